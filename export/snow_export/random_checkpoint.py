@@ -1,0 +1,128 @@
+"""Checkpoints of the real classes with every parameter random: `python -m snow_export.random_checkpoint`.
+
+Nothing here is trained: the point is that every tensor of the reference matters to the result, also those that the
+classes initialise to zero or one, and that masks are neither empty nor full.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
+
+from .checkpoint import RANDOM_MARKER
+
+PREPROCESSOR = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_convert_rgb": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "rescale_factor": 1 / 255,
+    "resample": 2,
+}
+
+
+def small_config(size: int = 112, window: int = 4, **changes) -> Sam3TrackerVideoConfig:
+    """A configuration of a few million parameters with every feature of the full one; `size` in pixels."""
+    config = Sam3TrackerVideoConfig(
+        vision_config={
+            "fpn_hidden_size": 128,
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                "hidden_size": 96,
+                "intermediate_size": 200,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "window_size": window,
+                "global_attn_indexes": [1, 3],
+                "pretrain_image_size": 56,
+                "image_size": size,
+            },
+        },
+        prompt_encoder_config={"hidden_size": 128, "mask_input_channels": 16},
+        mask_decoder_config={"hidden_size": 128, "mlp_dim": 256, "iou_head_hidden_dim": 64},
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=3,
+        memory_attention_feed_forward_hidden_size=256,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=256,
+        **changes,
+    )
+    config.image_size = size
+    return config
+
+
+@torch.no_grad()
+def randomise(model: Sam3TrackerVideoModel, seed: int, score_bias: float = 4.0) -> None:
+    """Draws every parameter and buffer of the model anew.
+
+    Matrices keep the spread of their inputs (1 / sqrt(fan in)); gains sit around 1, biases and the embeddings that the
+    classes leave at zero around 0. `score_bias` is added to the object score, so that objects are usually there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor: torch.Tensor, spread: float, centre: float = 0.0) -> None:
+        tensor.copy_(centre + spread * torch.randn(tensor.shape, generator=generator))
+
+    norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    for name, parameter in sorted(model.named_parameters()):
+        if name in norms:
+            draw(parameter, 0.2, 1.0)
+        elif name.endswith("bias"):
+            draw(parameter, 0.1)
+        elif name.endswith(".scale"):
+            draw(parameter, 0.1, 0.5)
+        elif parameter.dim() >= 2 and ("proj" in name or "conv" in name or "linear" in name or "fc" in name):
+            transposed = "upscale" in name or "scale_layers" in name
+            fan_in = parameter.shape[0] if transposed else parameter[0].numel()
+            draw(parameter, 1.2 / fan_in**0.5)
+        else:
+            draw(parameter, 0.3)
+    model.shared_image_embedding.positional_embedding.copy_(model.prompt_encoder.shared_embedding.positional_embedding)
+    draw(model.shared_image_embedding.positional_embedding, 1.0)
+    draw(model.prompt_encoder.shared_embedding.positional_embedding, 1.0)
+    # The mask must follow the image and the memory: sharp attention and strong hypernetworks.
+    for layer in model.memory_attention.layers:
+        layer.cross_attn_image.q_proj.weight.mul_(2.0)
+        layer.cross_attn_image.o_proj.weight.mul_(2.0)
+    for mlp in model.mask_decoder.output_hypernetworks_mlps:
+        mlp.proj_out.weight.mul_(4.0)
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(score_bias)
+
+
+def save_checkpoint(folder: Path, config: Sam3TrackerVideoConfig, seed: int, **options) -> Path:
+    """Writes config.json, model.safetensors and the preprocessor's configuration; returns the folder."""
+    torch.manual_seed(seed)
+    model = Sam3TrackerVideoModel(config).eval()
+    randomise(model, seed, **options)
+    model.save_pretrained(folder)
+    size = {"height": config.image_size, "width": config.image_size}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSOR, "size": size}))
+    (folder / RANDOM_MARKER).write_text(f"seed {seed}\n")
+    return folder
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", choices=["small", "full"], default="small", help="2.6M or 466M parameters")
+    parser.add_argument("--res", type=int, help="side in pixels that config.json states")
+    arguments = parser.parse_args()
+    if arguments.size == "full":
+        config = Sam3TrackerVideoConfig()
+        config.image_size = arguments.res or config.image_size
+    else:
+        config = small_config(arguments.res or 112)
+    save_checkpoint(arguments.out, config, arguments.seed)
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One `nn.Module` per ONNX graph. They hold the reference model's own parameters and are also what training runs."""

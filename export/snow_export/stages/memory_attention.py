@@ -1,0 +1,118 @@
+"""Stage 2: the shared features, conditioned for each object on what the memory bank recalls.
+
+Follows `Sam3TrackerVideoModel._prepare_memory_conditioned_features` and `Sam3TrackerVideoMemoryAttention`. Two exact
+rewrites: attention runs over the raw memory channels and `W_o W_v` is applied afterwards (values are not rotated, and
+a row's probabilities sum to 1), and the first layer's self-attention, which no object has touched yet, runs once.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import Sam3TrackerVideoModel
+
+from ..ops import attention, concat_tokens, rotate
+
+
+class MemoryAttention(nn.Module):
+    """Memory entries and object pointers of `N` objects to `conditioned_nlc` `[N, G * G, C]`.
+
+    Inputs: `features_nlc` `[1, G * G, C]`; `memories`, `max_cond_frames + num_maskmem - 1` tensors
+    `[N, G * G or 0, M]`; `pointers`, the pointers of the conditioning frames `[N, 4 p, M]` followed by
+    `max_object_pointers - 1` tensors `[N, 4 or 0, M]`; `memory_time` i64 `[N, entries]`, the row of the temporal
+    table of each non-empty memory in order; `pointer_time` f32 `[N, pointers]`, the frame distance of each pointer
+    divided by the largest that counts.
+    """
+
+    def __init__(self, model: Sam3TrackerVideoModel, precision: torch.dtype):
+        super().__init__()
+        config = model.config
+        attention_config = model.memory_attention
+        self.precision = precision
+        self.tokens = (config.image_size // config.vision_config.backbone_config.patch_size) ** 2
+        self.channels = config.memory_encoder_output_channels
+        self.hidden = config.vision_config.fpn_hidden_size
+        self.pointer_tokens = self.hidden // self.channels if self.channels < self.hidden else 1
+        self.module = attention_config
+        self.time_embedding = model.memory_temporal_positional_encoding
+        self.pointer_projection = model.temporal_positional_encoding_projection_layer
+        self.use_pointer_time = config.enable_temporal_pos_encoding_for_object_pointers
+
+        grid = int(self.tokens**0.5)
+        cos, sin = attention_config.rotary_emb(torch.zeros(1), attention_config.position_ids)
+        self.register_buffer("cos", cos[0, :, ::2].clone(), persistent=False)
+        self.register_buffer("sin", sin[0, :, ::2].clone(), persistent=False)
+        shape = (1, self.hidden, grid, grid)
+        image_position = model.vision_encoder.neck.position_encoding(shape, "cpu", torch.float32)
+        self.register_buffer("image_position", 0.1 * image_position.flatten(2).transpose(1, 2), persistent=False)
+        shape = (1, self.channels, grid, grid)
+        memory_position = model.memory_encoder.position_encoding(shape, "cpu", torch.float32)
+        self.register_buffer("memory_position", memory_position.flatten(2).transpose(1, 2)[:, None], persistent=False)
+        # 10000 ** (2 (i // 2) / n), as `get_1d_sine_pe`.
+        half = self.hidden // 2
+        wavelength = 10000 ** (2 * (torch.arange(half, dtype=torch.float32) // 2) / half)
+        self.register_buffer("wavelength", wavelength, persistent=False)
+
+    def _pointer_position(self, pointer_time: Tensor) -> Tensor:
+        # Sines of frame distances in float32: a half-precision angle would move a pointer by a frame.
+        angle = pointer_time.unsqueeze(-1) / self.wavelength
+        sine = torch.cat((angle.sin(), angle.cos()), dim=-1).to(self.precision)
+        return self.pointer_projection(sine)
+
+    def _cross_attention(self, module: nn.Module, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        mixed = attention(query, keys, values, 1, module.scaling)
+        if self.training:
+            return module.o_proj(module.v_proj(mixed))
+        weight, bias = module.folded
+        return mixed @ weight + bias
+
+    def fold(self) -> None:
+        """Multiplies `W_o` and `W_v` once, in float64; needed before `forward` in evaluation mode."""
+        for layer in self.module.layers:
+            module = layer.cross_attn_image
+            w_o, w_v = module.o_proj.weight.double(), module.v_proj.weight.double()
+            bias = w_o @ module.v_proj.bias.double() + module.o_proj.bias.double()
+            dtype = module.o_proj.weight.dtype
+            module.folded = nn.ParameterList(
+                nn.Parameter(tensor.detach().to(dtype), requires_grad=False) for tensor in ((w_o @ w_v).T, bias)
+            )
+
+    def forward(
+        self,
+        features_nlc: Tensor,
+        memories: list[Tensor],
+        pointers: list[Tensor],
+        memory_time: Tensor,
+        pointer_time: Tensor,
+    ) -> Tensor:
+        objects, entries = memory_time.shape
+        tokens, channels = self.tokens, self.channels
+        memory = concat_tokens(memories, entries * tokens).to(self.precision)
+        # [N, 4 p, M]: every pointer is split into tokens of the memory's width.
+        pointer = concat_tokens(pointers, pointer_time.shape[1] * self.pointer_tokens)
+
+        time = self.time_embedding[:, 0, 0][memory_time].unsqueeze(2)
+        placed = memory.view(objects, entries, tokens, channels) + (self.memory_position + time)
+        placed = placed.view(objects * entries, tokens, channels)
+        placed_pointer = pointer
+        if self.use_pointer_time:
+            position = self._pointer_position(pointer_time)
+            placed_pointer = pointer + position.repeat_interleave(self.pointer_tokens, dim=1)
+        values = torch.cat((memory, pointer), dim=1)
+
+        x = features_nlc + self.image_position
+        for index, layer in enumerate(self.module.layers):
+            self_attention, cross_attention = layer.self_attn, layer.cross_attn_image
+            normed = layer.layer_norm1(x)
+            query = rotate(self_attention.q_proj(normed), self.cos, self.sin)
+            key = rotate(self_attention.k_proj(normed), self.cos, self.sin)
+            mixed = attention(query, key, self_attention.v_proj(normed), 1, self_attention.scaling)
+            x = x + self_attention.o_proj(mixed)
+
+            query = rotate(cross_attention.q_proj(layer.layer_norm2(x)), self.cos, self.sin)
+            if index == 0:
+                query = query.expand(objects, -1, -1)
+            key = rotate(cross_attention.k_proj(placed), self.cos, self.sin)
+            key = key.view(objects, entries * tokens, -1)
+            key = torch.cat((key, cross_attention.k_proj(placed_pointer)), dim=1)
+            x = x + self._cross_attention(cross_attention, query, key, values)
+            x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
+        return self.module.layer_norm(x)
