@@ -1,1 +1,5 @@
-fn main() {}
+//! The `snow-ort` command.
+
+fn main() -> std::process::ExitCode {
+    snow_ort::cli::main()
+}

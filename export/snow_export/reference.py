@@ -2,7 +2,7 @@
 
 It uses nothing of the export but this file, so that what it writes is the library's word and nobody else's. The order
 of calls is that of a clip that arrives frame by frame: the prompts of a frame are given when the frame is reached, the
-model runs after each of them (a session keeps only the last call's objects as new), and then the frame is tracked.
+model runs on them, and then the frame is tracked.
 """
 
 import argparse
@@ -71,10 +71,14 @@ def roll_out(model, processor, frames: list[np.ndarray], prompts: list[dict], fo
     """Yields `(frame, object ids, low_res_masks [objects, h, w] f32, object_score [objects] f32)` for every frame."""
     session = processor.init_video_session(video=frames, dtype=dtype)
     for frame in range(len(frames)):
-        for entry in prompts:
-            if entry["frame"] == frame:
-                add_prompt(processor, session, entry, folder)
-                model(inference_session=session, frame_idx=frame)
+        prompted = [entry for entry in prompts if entry["frame"] == frame]
+        for entry in prompted:
+            add_prompt(processor, session, entry, folder)
+        if prompted:
+            # A session takes only the last call's objects for new ones. Run after each prompt instead, it would track
+            # the frame's other objects first, and then no longer take a prompt of theirs for a conditioning one.
+            session.obj_with_new_inputs = list(dict.fromkeys(entry["object"] for entry in prompted))
+            model(inference_session=session, frame_idx=frame)
         if session.get_obj_num() == 0:
             continue
         output = model(inference_session=session, frame_idx=frame)

@@ -1,0 +1,363 @@
+//! The types of `manifest.json`, the one contract between `snow-export` (Python) and this program.
+//!
+//! The JSON Schema at `models/schema/manifest.schema.json` is generated from these types
+//! (`snow-ort schema`), so the doc comments here are the schema's descriptions.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The schema version that this program writes about and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The schema versions that this program reads: its own and the one before (the first version has none before it).
+pub fn accepted_versions() -> std::ops::RangeInclusive<u32> {
+    SCHEMA_VERSION.saturating_sub(1).max(1)..=SCHEMA_VERSION
+}
+
+/// What a bundle holds: one model at one resolution and one precision, as ONNX graphs, with everything that a
+/// program needs to run them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Manifest {
+    /// Version of this layout. A reader accepts its own version and the one before.
+    pub schema_version: u32,
+    /// Name of the model, as given to `snow-export --name`.
+    pub name: String,
+    /// Model family, e.g. `sam3_tracker_video`.
+    pub family: String,
+    /// Side of the square image that goes into the vision encoder, in pixels.
+    #[schemars(range(min = 1))]
+    pub resolution: u32,
+    /// Side of the vision encoder's token grid; there are `grid * grid` tokens.
+    #[schemars(range(min = 1))]
+    pub grid: u32,
+    /// Number format of weights and activations.
+    pub precision: Precision,
+    /// How a source frame becomes the vision encoder's input.
+    pub preprocess: Preprocess,
+    /// The ONNX graphs, one per role.
+    pub graphs: Vec<GraphFile>,
+    /// The memory policy: which frames are remembered and recalled.
+    pub policy: Policy,
+    /// Sizes and thresholds of mask logits and mask prompts.
+    pub masks: Masks,
+    /// Layout of one stored memory entry.
+    pub memory: Memory,
+    /// The checkpoint that the bundle was made from.
+    pub source: Source,
+    /// Files of golden vectors from the unpatched reference.
+    #[serde(default)]
+    pub golden: Vec<GoldenFile>,
+    /// Versions of the programs that made the bundle.
+    pub versions: Versions,
+}
+
+impl Manifest {
+    /// The graph with `role`, if the bundle has one.
+    pub fn graph(&self, role: Role) -> Option<&GraphFile> {
+        self.graphs.iter().find(|graph| graph.role == role)
+    }
+
+    /// The command that writes this bundle again.
+    pub fn export_command(&self) -> String {
+        format!(
+            "snow-export {} --res {} --precision {}",
+            self.source.id, self.resolution, self.precision
+        )
+    }
+}
+
+/// Number format of a bundle's weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    Fp32,
+    /// 16-bit floating point, with 32-bit islands where the export names them.
+    Fp16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+        })
+    }
+}
+
+/// How a source frame becomes the vision encoder's input. Resizing happens outside of the graphs, normalisation
+/// inside of them when `in_graph` is true.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Preprocess {
+    /// Resampling filter, e.g. `bilinear`.
+    pub filter: String,
+    /// Whether the filter is widened when shrinking.
+    pub antialias: bool,
+    /// Number format that the resized image is rounded to, e.g. `uint8`.
+    pub rounding: String,
+    /// Order of the image's axes, e.g. `nhwc`.
+    pub layout: String,
+    /// Order of the colour channels, e.g. `rgb`.
+    pub channels: String,
+    /// Factor on the 8-bit values before the mean is taken off.
+    pub scale: f64,
+    /// Mean per channel, after scaling.
+    pub mean: [f64; 3],
+    /// Standard deviation per channel, after scaling.
+    pub std: [f64; 3],
+    /// Whether scale, mean and std are applied inside of the vision encoder's graph.
+    pub in_graph: bool,
+}
+
+/// What a graph does.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Image to features.
+    VisionEncoder,
+    /// Features and the bank's memory to features conditioned on that memory.
+    MemoryAttention,
+    /// Features and prompts to mask logits, scores and object pointers.
+    MaskDecoder,
+    /// Features and masks to a memory entry.
+    MemoryEncoder,
+    /// Image features and text to detections.
+    Detector,
+    /// Text to text features.
+    TextEncoder,
+}
+
+impl Role {
+    /// The roles without which nothing can be tracked.
+    pub const REQUIRED: [Role; 4] = [
+        Role::VisionEncoder,
+        Role::MemoryAttention,
+        Role::MaskDecoder,
+        Role::MemoryEncoder,
+    ];
+
+    /// The role's name in the manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VisionEncoder => "vision_encoder",
+            Self::MemoryAttention => "memory_attention",
+            Self::MaskDecoder => "mask_decoder",
+            Self::MemoryEncoder => "memory_encoder",
+            Self::Detector => "detector",
+            Self::TextEncoder => "text_encoder",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One ONNX graph of the bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GraphFile {
+    /// What the graph does.
+    pub role: Role,
+    /// Path of the `.onnx` file, relative to the bundle's folder.
+    pub file: String,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// The external-data file that holds the graph's weights; null when the graph has none.
+    pub data: Option<DataFile>,
+    /// Inputs, read back from the written file.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs, read back from the written file.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// A graph's external-data file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DataFile {
+    /// Path of the file, relative to the bundle's folder.
+    pub file: String,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+}
+
+/// Name, number format and shape of a graph's input or output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TensorSpec {
+    /// The tensor's name in the graph.
+    pub name: String,
+    /// Number format of the elements.
+    pub dtype: DType,
+    /// One item per axis: a fixed size, or the name of a dynamic one.
+    pub shape: Vec<Dim>,
+}
+
+impl TensorSpec {
+    /// The shape as `[1,672,672,3]` or `[objects,2304,256]`.
+    pub fn shape_text(&self) -> String {
+        let dims: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
+        format!("[{}]", dims.join(","))
+    }
+}
+
+/// One axis of a shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Dim {
+    /// A fixed size.
+    Fixed(u64),
+    /// The name of a size that is known only when the graph runs, e.g. `objects`.
+    Symbol(String),
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Symbol(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Number format of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// 8-bit unsigned integer.
+    Uint8,
+    /// 64-bit signed integer.
+    Int64,
+    /// Truth value.
+    Bool,
+    /// 32-bit floating point.
+    Float32,
+    /// 16-bit floating point (IEEE 754 half).
+    Float16,
+    /// 16-bit floating point with 8 exponent bits.
+    Bfloat16,
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uint8 => "uint8",
+            Self::Int64 => "int64",
+            Self::Bool => "bool",
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+        })
+    }
+}
+
+/// The memory policy and its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Policy {
+    /// Name of the policy, e.g. `sam2_memory_bank`.
+    pub name: String,
+    /// Number of temporal positions of memory entries: one for conditioning frames, the others for recent frames.
+    #[schemars(range(min = 1))]
+    pub num_maskmem: u32,
+    /// Most conditioning frames recalled for one frame, closest first.
+    #[schemars(range(min = 1))]
+    pub max_cond_frames: u32,
+    /// Most frames whose object pointers are recalled for one frame.
+    #[schemars(range(min = 1))]
+    pub max_object_pointers: u32,
+    /// Number of tokens that one object pointer is split into.
+    #[schemars(range(min = 1))]
+    pub pointer_tokens: u32,
+    /// Whether several masks are predicted, and the best chosen, on a frame with prompts.
+    pub multimask_output_in_sam: bool,
+    /// Whether several masks are predicted, and the best chosen, on a frame without prompts.
+    pub multimask_output_for_tracking: bool,
+    /// Fewest points of a prompt for which several masks are predicted (a box counts as two points).
+    pub multimask_min_points: u32,
+    /// Most points of a prompt for which several masks are predicted (a box counts as two points).
+    pub multimask_max_points: u32,
+}
+
+/// Sizes and thresholds of mask logits and mask prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Masks {
+    /// Side of the square mask logits that the mask decoder returns.
+    #[schemars(range(min = 1))]
+    pub low_res: u32,
+    /// Side of the square mask that a mask prompt is resized to.
+    #[schemars(range(min = 1))]
+    pub prompt_size: u32,
+    /// A resized mask prompt's value from which a pixel belongs to the object.
+    pub prompt_threshold: f64,
+    /// A logit above this belongs to the object.
+    pub threshold: f64,
+    /// The logit of every pixel of an object that is not visible.
+    pub no_object_logit: f64,
+}
+
+/// Layout of one stored memory entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Memory {
+    /// Number of tokens of one object's entry.
+    #[schemars(range(min = 1))]
+    pub tokens: u32,
+    /// Number of channels of a token.
+    #[schemars(range(min = 1))]
+    pub channels: u32,
+    /// Number format in which the reference stores an entry.
+    pub dtype: DType,
+    /// Number format that the stored values are rounded to.
+    pub rounding: String,
+}
+
+/// The checkpoint that a bundle was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Source {
+    /// Hugging Face id or folder of the checkpoint.
+    pub id: String,
+    /// `model_type` of the checkpoint's config.json.
+    pub model_type: String,
+    /// SHA-256 over the checkpoint's weights, 64 hexadecimal digits.
+    pub sha256: String,
+    /// The checkpoint's licence.
+    pub licence: String,
+    /// True when the weights are random: the masks mean nothing.
+    pub random_weights: bool,
+}
+
+/// A file of golden vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GoldenFile {
+    /// Path of the safetensors file, relative to the bundle's folder.
+    pub file: String,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// What the vectors cover, e.g. `rollout`.
+    pub kind: String,
+}
+
+/// Versions of the programs that made a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Versions {
+    /// Version of `snow-export`.
+    pub snow_export: String,
+    /// Version of PyTorch.
+    pub torch: String,
+    /// Version of transformers.
+    pub transformers: String,
+    /// Version of onnx.
+    pub onnx: String,
+    /// Version of onnxscript.
+    pub onnxscript: String,
+    /// Version of the ONNX Runtime that the bundle was checked with.
+    pub onnxruntime: String,
+    /// ONNX operator sets of the graphs.
+    pub opset: String,
+}

@@ -1,0 +1,174 @@
+//! The arguments, as clap reads them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args, Parser, Subcommand};
+
+use crate::graph::Provider;
+use crate::prompts::FlagPrompt;
+
+/// Tracks objects in video with SAM3 as ONNX graphs, without Python.
+#[derive(Debug, Parser)]
+#[command(
+    name = "snow-ort",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Track objects in a video or in a folder of images
+    Run(Box<RunArgs>),
+    /// Print the JSON Schema of a bundle's manifest.json
+    Schema,
+}
+
+// One line a paragraph: clap wraps them to the terminal.
+const PROMPT_HELP: &str = "\
+Prompts:
+  Coordinates are pixels of the source frame.
+
+  --box, --point and --mask stand on frame 0 and are objects 1, 2, … in the order in which they stand on the \
+command line, across the three kinds. A --mask whose PNG has several ids gives one object per id: with the \
+PNG's own ids when it is the only such flag, else with the next free ones.
+
+  --prompts FILE is a JSON list, on any frames:
+    [{\"frame\": 0, \"object\": 1, \"box\": [120, 80, 410, 460]},
+     {\"frame\": 0, \"object\": 2, \"points\": [[300, 200, 1], [350, 210, 0]]},
+     {\"frame\": 7, \"object\": 3, \"mask\": \"third.png\"}]
+  A label is 1 (on the object, the default) or 0 (not on it). A mask's path is relative to the JSON file; in an \
+index PNG the pixels with the object's id count, in one with a single value all pixels that are not 0. Entries of \
+the same frame and object are merged: one box and any number of points, or one mask alone. Flags and a file may be \
+combined.
+
+  A prompt takes effect when its frame is reached, before that frame is tracked. The frame becomes a conditioning \
+frame of that object. An object does not exist before its first prompt; a prompt on a later frame refines it.
+
+Output (--out DIR):
+  masks/00000.png …  index PNG per frame: palette index = object id, the higher logit is in front
+  tracks.json        per frame and object: COCO RLE, box, area, scores
+  run.json           status, input, prompts, versions, timings per stage, peak memory
+
+  Everything is written to a hidden folder inside of DIR and moved into place at the end. Ctrl-C finishes the frame \
+at hand, keeps what is complete, says \"interrupted\" in run.json and exits with 2; a second Ctrl-C removes everything \
+and leaves at once. With --overwrite an earlier run stays until the new one is done; a new one that ends early is \
+kept beside it, in DIR/interrupted or DIR/failed.
+
+Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it.";
+
+/// Arguments of `snow-ort run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = PROMPT_HELP, after_help = "`snow-ort run --help` says how prompts and output work.")]
+pub(super) struct RunArgs {
+    /// A video file, an image, or a folder of images in name order
+    pub input: PathBuf,
+
+    /// The bundle: a folder that snow-export wrote
+    #[arg(long, value_name = "DIR", conflicts_with = "res")]
+    pub model: Option<PathBuf>,
+
+    /// Choose the bundle of this resolution among those found
+    ///
+    /// Bundles are looked for in --models DIR, else in $SNOW_ORT_MODELS, else in ./models, models/ beside the
+    /// executable, and models/ in up to three folders above it. With neither --model nor --res: the only bundle, or the one of the
+    /// lowest resolution among those whose name starts with "snow-".
+    #[arg(long, value_name = "PIXELS")]
+    pub res: Option<u32>,
+
+    /// Folder in which bundles are looked for
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub models: Option<PathBuf>,
+
+    /// A box on frame 0 (repeatable)
+    #[arg(
+        long = "box",
+        id = "boxes",
+        value_name = "x1,y1,x2,y2",
+        allow_hyphen_values = true
+    )]
+    pub boxes: Vec<String>,
+
+    /// A point on frame 0; label 1 (default) is on the object, 0 is not (repeatable)
+    #[arg(
+        long = "point",
+        id = "points",
+        value_name = "x,y[,label]",
+        allow_hyphen_values = true
+    )]
+    pub points: Vec<String>,
+
+    /// An index PNG of frame 0's size (repeatable)
+    #[arg(long = "mask", id = "masks", value_name = "index.png")]
+    pub masks: Vec<PathBuf>,
+
+    /// A JSON list of prompts on any frames
+    #[arg(long, value_name = "FILE.json")]
+    pub prompts: Option<PathBuf>,
+
+    /// Output folder [default: out/<name of the input without its ending>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Also write a video with the masks drawn over the frames (H.264; .mp4, .mov or .mkv)
+    #[arg(long, value_name = "FILE")]
+    pub overlay: Option<PathBuf>,
+
+    /// Also write each frame's raw logits: DIR/00000.safetensors with low_res_masks, object_score, object_ids
+    #[arg(long, value_name = "DIR")]
+    pub dump_logits: Option<PathBuf>,
+
+    /// Replace an earlier run in the output folder, once the new one is done
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Track only the first N frames
+    #[arg(long, value_name = "N")]
+    pub max_frames: Option<NonZeroUsize>,
+
+    /// Where to run: cpu or cuda; one that cannot serve is an error
+    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
+    pub provider: Provider,
+
+    /// The GPU, for --provider cuda
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..))]
+    pub device_id: i32,
+
+    /// The ONNX Runtime library [default: $ORT_DYLIB_PATH, else beside the executable, else in the project's .venv]
+    #[arg(long, value_name = "PATH")]
+    pub ort_lib: Option<PathBuf>,
+
+    /// CPU threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Most objects that go through a graph at once: fewer need less memory
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub chunk: NonZeroUsize,
+
+    /// No progress and no summary; warnings and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl RunArgs {
+    /// The prompt flags in the order in which they stand on the command line, across their kinds.
+    pub fn flag_prompts(&self, matches: &ArgMatches) -> Vec<FlagPrompt> {
+        let positions = |id: &str| matches.indices_of(id).into_iter().flatten();
+        let boxes = self.boxes.iter().cloned().map(FlagPrompt::Box);
+        let points = self.points.iter().cloned().map(FlagPrompt::Point);
+        let masks = self.masks.iter().cloned().map(FlagPrompt::Mask);
+        let mut flags: Vec<(usize, FlagPrompt)> = positions("boxes")
+            .zip(boxes)
+            .chain(positions("points").zip(points))
+            .chain(positions("masks").zip(masks))
+            .collect();
+        flags.sort_by_key(|(position, _)| *position);
+        flags.into_iter().map(|(_, flag)| flag).collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! The command line: arguments to a plan, the plan to a run. The only code that prints, and the only user of anyhow.
+//!
+//! Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it (also for wrong
+//! arguments, and for a run that was ended by Ctrl-C).
+
+mod args;
+mod models;
+pub mod pipeline;
+mod progress;
+mod run;
+mod signals;
+pub mod sink;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+/// The exit code of whatever could not be done.
+pub(crate) const EXIT_FAILED: u8 = 2;
+
+/// Runs the command that the program's arguments ask for and returns the exit code.
+pub fn main() -> ExitCode {
+    let parsed = args::Cli::command()
+        .try_get_matches()
+        .and_then(|matches| args::Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let _ = error.print();
+            return match u8::try_from(error.exit_code()) {
+                Ok(code) => ExitCode::from(code),
+                Err(_) => ExitCode::from(EXIT_FAILED),
+            };
+        }
+    };
+    let result = match cli.command {
+        args::Command::Run(run_args) => {
+            let flags = matches
+                .subcommand_matches("run")
+                .map(|matches| run_args.flag_prompts(matches))
+                .unwrap_or_default();
+            run::run(&run_args, &flags)
+        }
+        args::Command::Schema => {
+            say(crate::bundle::schema().trim_end());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {}", chain(&error)));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// An error with its causes in one line. Some errors repeat their cause in their own message; each is said once.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// One line to stdout. Nobody listening is no reason to fail.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// One line to stderr.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,123 @@
+//! Which bundle to run when none is named.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::bundle::{Bundle, MANIFEST_FILE};
+
+/// How many folders above the executable's own are looked at: `target/release/` in a checkout, `bin/` when installed.
+const FOLDERS_ABOVE: usize = 3;
+
+/// A bundle that was found, as its manifest describes it.
+struct Found {
+    dir: PathBuf,
+    resolution: u32,
+    text: String,
+}
+
+/// The bundle to run: `model`, or the one found that `res` asks for, or the default.
+pub(super) fn choose(
+    model: Option<&Path>,
+    res: Option<u32>,
+    models: Option<&Path>,
+) -> Result<PathBuf> {
+    if let Some(dir) = model {
+        return Ok(dir.to_path_buf());
+    }
+    let places = places(models);
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for place in &places {
+        (found, problems) = bundles_in(place)
+            .with_context(|| format!("cannot look for bundles in {}", place.display()))?;
+        if !found.is_empty() {
+            break;
+        }
+    }
+    if found.is_empty() {
+        let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+        let problems: String = problems.iter().map(|p| format!("; {p}")).collect();
+        bail!(
+            "no bundle found in {}{problems}; give one with --model DIR, or make one with `snow-export`",
+            looked.join(", ")
+        );
+    }
+
+    let listed: Vec<&str> = found.iter().map(|bundle| bundle.text.as_str()).collect();
+    let listed = listed.join(", ");
+    let mut matching: Vec<&Found> = match res {
+        Some(res) => found.iter().filter(|b| b.resolution == res).collect(),
+        None => found.iter().collect(),
+    };
+    if let (Some(res), true) = (res, matching.is_empty()) {
+        bail!("no bundle of {res} pixels; found {listed}; make one with `snow-export --res {res}`");
+    }
+    if res.is_none() && matching.len() > 1 {
+        matching.retain(|bundle| {
+            bundle
+                .dir
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"snow-"))
+        });
+        let lowest = matching.iter().map(|bundle| bundle.resolution).min();
+        matching.retain(|bundle| Some(bundle.resolution) == lowest);
+    }
+    match matching.as_slice() {
+        [bundle] => Ok(bundle.dir.clone()),
+        _ => match res {
+            Some(res) => {
+                bail!("several bundles of {res} pixels; choose one with --model DIR: {listed}")
+            }
+            None => bail!("several bundles; choose one with --model DIR or --res: {listed}"),
+        },
+    }
+}
+
+fn places(models: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(models) = models {
+        return vec![models.to_path_buf()];
+    }
+    if let Some(models) = std::env::var_os("SNOW_ORT_MODELS").filter(|value| !value.is_empty()) {
+        return vec![models.into()];
+    }
+    let mut places = vec![PathBuf::from("models")];
+    let executable = std::env::current_exe().and_then(|path| path.canonicalize());
+    if let Ok(executable) = executable {
+        let folders = executable.ancestors().skip(1).take(1 + FOLDERS_ABOVE);
+        places.extend(folders.map(|folder| folder.join("models")));
+    }
+    places
+}
+
+/// The bundles in `place`, in name order, and what is wrong with those that cannot be read.
+fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    let entries = match std::fs::read_dir(place) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((found, problems)),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let dir = entry?.path();
+        if !dir.join(MANIFEST_FILE).is_file() {
+            continue;
+        }
+        match Bundle::peek(&dir) {
+            Ok(manifest) => found.push(Found {
+                text: format!(
+                    "{} ({} px, {})",
+                    dir.display(),
+                    manifest.resolution,
+                    manifest.precision
+                ),
+                resolution: manifest.resolution,
+                dir,
+            }),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    found.sort_by(|a, b| a.dir.cmp(&b.dir));
+    Ok((found, problems))
+}

@@ -1,0 +1,98 @@
+//! Progress on stderr: a bar on a terminal, a line every few seconds elsewhere.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::complain;
+
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Where a run stands.
+pub(super) enum Progress {
+    Silent,
+    Bar(ProgressBar),
+    Lines {
+        total: Option<u64>,
+        done: u64,
+        start: Instant,
+        last: Instant,
+    },
+}
+
+impl Progress {
+    /// Starts to count; `total` is the number of frames, if it is known.
+    pub fn start(total: Option<u64>, quiet: bool) -> Self {
+        if quiet {
+            return Self::Silent;
+        }
+        if !std::io::stderr().is_terminal() {
+            let start = Instant::now();
+            return Self::Lines {
+                total,
+                done: 0,
+                start,
+                last: start,
+            };
+        }
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        let template = match total {
+            Some(_) => "{wide_bar} {pos}/{len} frames, {per_sec}, {eta} left",
+            None => "{spinner} {pos} frames, {per_sec}, {elapsed} so far",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self::Bar(bar)
+    }
+
+    /// One frame more is done.
+    pub fn frame(&mut self) {
+        match self {
+            Self::Silent => {}
+            Self::Bar(bar) => {
+                bar.inc(1);
+                // The container's count is a hint: there may be more frames.
+                if bar.length().is_some_and(|length| bar.position() > length) {
+                    bar.set_length(bar.position());
+                }
+            }
+            Self::Lines {
+                total,
+                done,
+                start,
+                last,
+            } => {
+                *done += 1;
+                if last.elapsed() >= EVERY {
+                    *last = Instant::now();
+                    complain(&line(*done, *total, start.elapsed()));
+                }
+            }
+        }
+    }
+
+    /// The end, whatever its reason.
+    pub fn finish(self) {
+        match self {
+            Self::Silent => {}
+            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Lines { done, start, .. } => complain(&line(done, None, start.elapsed())),
+        }
+    }
+}
+
+fn line(done: u64, total: Option<u64>, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
+    match total {
+        Some(total) if total >= done => {
+            let left = (total - done) as f64 / rate.max(1e-9);
+            format!("{done}/{total} frames, {rate:.2} frames/s, {left:.0} s left")
+        }
+        _ => format!("{done} frames, {rate:.2} frames/s"),
+    }
+}

@@ -1,0 +1,520 @@
+//! `snow-ort run`: everything that can be checked is checked before the model is loaded; then the pipeline runs; then
+//! the results are moved into place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::args::RunArgs;
+use super::pipeline::{self, Job, Outcome};
+use super::progress::Progress;
+use super::signals::Interrupt;
+use super::sink::{Sink, SinkOptions, SinkStats};
+use super::{chain, complain, models, say};
+use crate::bundle::Bundle;
+use crate::graph::{Runtime, RuntimeOptions};
+use crate::media::overlay::OverlayWriter;
+use crate::media::{self, SourceInfo, SourceKind};
+use crate::output::{Content, StagedDir, StagedFile, Unfinished};
+use crate::prompts::{FlagPrompt, Prompts};
+use crate::report::{
+    self, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport, RuntimeReport,
+    StageReport, Status, Timings,
+};
+use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
+
+/// The outputs of a run, not yet under their final names. Fields are dropped in this order, innermost folders first.
+struct Outputs {
+    overlay: Option<StagedFile>,
+    logits: Option<StagedDir>,
+    run: StagedDir,
+}
+
+/// Where a run's results ended up.
+struct Placed {
+    run: PathBuf,
+    logits: Option<PathBuf>,
+    overlay: Option<PathBuf>,
+}
+
+/// Everything about a run that is known before its first frame.
+struct Setup<'a> {
+    args: &'a RunArgs,
+    bundle: &'a Bundle,
+    info: SourceInfo,
+    runtime: RuntimeReport,
+    prompts: Vec<PromptReport>,
+    start: Instant,
+    load_s: f64,
+}
+
+/// Runs the command; prints progress, warnings and the summary.
+pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
+    let start = Instant::now();
+    let prompts = Prompts::load(flags, args.prompts.as_deref())?;
+    let source = media::open(&args.input)?;
+    let info = source.info().clone();
+    let dir = models::choose(args.model.as_deref(), args.res, args.models.as_deref())?;
+    let bundle = Bundle::open(&dir)?;
+    let manifest = bundle.manifest();
+    let num_frames = survey(
+        args,
+        &info,
+        &prompts,
+        manifest.policy.max_object_pointers as usize,
+    )?;
+
+    if manifest.source.random_weights {
+        complain(&format!(
+            "warning: the weights of {} are random: the masks mean nothing",
+            dir.display()
+        ));
+    }
+
+    let unfinished = Unfinished::default();
+    let interrupt = Interrupt::install(&unfinished)?;
+    let outputs = Outputs::create(args, &unfinished)?;
+    let overlay = match &outputs.overlay {
+        Some(file) => Some(OverlayWriter::create(
+            file.path(),
+            info.width,
+            info.height,
+            info.frame_rate,
+        )?),
+        None => None,
+    };
+    let options = RuntimeOptions {
+        provider: args.provider,
+        library: args.ort_lib.clone(),
+        threads: args.threads.map(Into::into),
+        device_id: args.device_id,
+        ..RuntimeOptions::default()
+    };
+    let runtime = Runtime::load(&options)?;
+    let runtime_report = RuntimeReport {
+        snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
+        onnxruntime: runtime.version().to_owned(),
+        library: runtime.library().display().to_string(),
+        provider: args.provider.to_string(),
+        threads: options.threads,
+        chunk: args.chunk.get(),
+    };
+    let mut tracker = Tracker::new(
+        &bundle,
+        runtime,
+        TrackerOptions {
+            num_frames,
+            chunk: args.chunk.get(),
+        },
+    )?;
+    let prompts = prompts.into_frames();
+    let setup = Setup {
+        args,
+        bundle: &bundle,
+        info,
+        runtime: runtime_report,
+        prompts: describe(&prompts),
+        start,
+        load_s: start.elapsed().as_secs_f64(),
+    };
+
+    let sink = Sink::create(SinkOptions {
+        dir: outputs.run.path(),
+        logits: outputs.logits.as_ref().map(StagedDir::path),
+        overlay,
+        threshold: manifest.masks.threshold as f32,
+    })?;
+    let mut progress = Progress::start(total(args, &setup.info), args.quiet);
+    let tracking = Instant::now();
+    interrupt.tracking();
+    let outcome = pipeline::run(
+        Job {
+            source,
+            resolution: manifest.resolution,
+            max_frames: args.max_frames.map(Into::into),
+            keep_rgb: outputs.overlay.is_some(),
+            prompts,
+            sink,
+            interrupt,
+            on_frame: &mut || progress.frame(),
+        },
+        &mut tracker,
+    );
+    let tracking_s = tracking.elapsed().as_secs_f64();
+    progress.finish();
+    conclude(&setup, outcome, outputs, &tracker.times(), tracking_s)
+}
+
+/// Checks the prompts against the frames that really come, as far as the last prompt, and returns how many frames
+/// there are, counted up to `pointers`: the tracker needs to know whether a clip is shorter than that.
+///
+/// For a prompt on a later frame of a video this decodes up to it. That costs little beside tracking as far, and a
+/// prompt that cannot be used is reported now rather than then.
+fn survey(args: &RunArgs, info: &SourceInfo, prompts: &Prompts, pointers: usize) -> Result<usize> {
+    let most = args.max_frames.map_or(usize::MAX, Into::into);
+    if most != usize::MAX {
+        prompts.check_end(most, &format!("--max-frames {most} ends the run before it"))?;
+    }
+    prompts.check(0, info.width, info.height)?;
+    let last = prompts.last_frame();
+    let limit = pointers.max(last.saturating_add(1)).min(most);
+    let frames = if last == 0 || info.kind == SourceKind::Images {
+        let frames = media::count_frames_up_to(&args.input, limit)?;
+        if info.kind == SourceKind::Images {
+            // All images of a folder have one size.
+            for frame in prompts.frames() {
+                prompts.check(frame, info.width, info.height)?;
+            }
+        }
+        frames
+    } else {
+        let mut source = media::open(&args.input)?;
+        let mut frames = 0;
+        while frames < limit {
+            let Some(frame) = source.next_frame()? else {
+                break;
+            };
+            prompts.check(frames, frame.width, frame.height)?;
+            frames += 1;
+        }
+        frames
+    };
+    if frames < limit {
+        let why = format!(
+            "{} has {}",
+            args.input.display(),
+            counted(frames as u64, "frame")
+        );
+        prompts.check_end(frames, &why)?;
+    }
+    Ok(frames.min(pointers))
+}
+
+fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
+    let most = args.max_frames.map(|most| most.get() as u64);
+    match (info.frames_hint, most) {
+        (Some(hint), Some(most)) => Some(hint.min(most)),
+        (hint, _) => hint,
+    }
+}
+
+fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
+    prompts
+        .values()
+        .flatten()
+        .map(|prompt| PromptReport {
+            frame: prompt.frame as u64,
+            object: prompt.object,
+            bbox: prompt.bbox,
+            points: prompt.points.clone(),
+            mask_area: prompt
+                .mask
+                .as_ref()
+                .map(|mask| mask.data.iter().map(|inside| u64::from(*inside)).sum()),
+        })
+        .collect()
+}
+
+impl Outputs {
+    fn create(args: &RunArgs, unfinished: &Unfinished) -> Result<Self> {
+        let out = match &args.out {
+            Some(out) => out.clone(),
+            None => default_out(&args.input),
+        };
+        // Replacing an earlier output that is also the input would destroy the input.
+        let input = args.input.canonicalize().ok();
+        let same = |path: &Path| input.is_some() && path.canonicalize().ok() == input;
+        if same(&out.join("masks")) {
+            bail!(
+                "the input {} is also where the masks would go; give another --out",
+                args.input.display()
+            );
+        }
+        if let Some(file) = args.overlay.as_deref().filter(|file| same(file)) {
+            bail!(
+                "the overlay {} is also the input; give another name",
+                file.display()
+            );
+        }
+        let run = StagedDir::create(&out, Content::Run, args.overwrite, unfinished)?;
+        let logits = match &args.dump_logits {
+            Some(dir) => Some(StagedDir::create(
+                dir,
+                Content::Logits,
+                args.overwrite,
+                unfinished,
+            )?),
+            None => None,
+        };
+        let overlay = match &args.overlay {
+            Some(file) => Some(StagedFile::create(file, args.overwrite, unfinished)?),
+            None => None,
+        };
+        Ok(Self {
+            overlay,
+            logits,
+            run,
+        })
+    }
+
+    /// Whether results that are not whole have to stay beside an earlier run's.
+    fn beside(&self, status: Status) -> bool {
+        let replaces = self.run.replaces()
+            || self.logits.as_ref().is_some_and(StagedDir::replaces)
+            || self.overlay.as_ref().is_some_and(StagedFile::replaces);
+        status != Status::Done && replaces
+    }
+
+    /// Where everything will be after [`Outputs::place`].
+    fn targets(&self, status: Status) -> Placed {
+        let beside = self.beside(status).then_some(status.as_str());
+        let dir = |staged: &StagedDir| match beside {
+            Some(label) => staged.beside(label),
+            None => staged.dir().to_path_buf(),
+        };
+        let file = |staged: &StagedFile| match beside {
+            Some(label) => staged.beside(label),
+            None => staged.file().to_path_buf(),
+        };
+        Placed {
+            run: dir(&self.run),
+            logits: self.logits.as_ref().map(dir),
+            overlay: self.overlay.as_ref().map(file),
+        }
+    }
+
+    /// Moves everything to its final name. A run that ended early does not replace an earlier one.
+    fn place(self, status: Status) -> Result<Placed> {
+        let beside = self.beside(status);
+        let label = status.as_str();
+        let overlay = match self.overlay {
+            Some(file) if beside => Some(file.commit_beside(label)?),
+            Some(file) => Some(file.commit()?),
+            None => None,
+        };
+        let logits = match self.logits {
+            Some(dir) if beside => Some(dir.commit_beside(label)?),
+            Some(dir) => Some(dir.commit()?),
+            None => None,
+        };
+        let run = if beside {
+            self.run.commit_beside(label)?
+        } else {
+            self.run.commit()?
+        };
+        Ok(Placed {
+            run,
+            logits,
+            overlay,
+        })
+    }
+
+    /// A message about staged files in terms of the names that the user gave.
+    fn in_final_names(&self, message: &str) -> String {
+        let mut names = vec![(self.run.path(), self.run.dir())];
+        if let Some(dir) = &self.logits {
+            names.push((dir.path(), dir.dir()));
+        }
+        if let Some(file) = &self.overlay {
+            names.push((file.path().to_path_buf(), file.file()));
+        }
+        names
+            .iter()
+            .fold(message.to_owned(), |message, (staged, name)| {
+                message.replace(&*staged.to_string_lossy(), &name.to_string_lossy())
+            })
+    }
+}
+
+fn default_out(input: &Path) -> PathBuf {
+    // `.` and `..` have no name of their own.
+    let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
+    let name = if full.is_dir() {
+        full.file_name()
+    } else {
+        full.file_stem()
+    };
+    Path::new("out").join(name.unwrap_or("run".as_ref()))
+}
+
+fn conclude(
+    setup: &Setup<'_>,
+    outcome: Outcome,
+    outputs: Outputs,
+    times: &StageTimes,
+    tracking_s: f64,
+) -> Result<()> {
+    let damage = &outcome.decode.damage;
+    if damage.packets > 0 || damage.frames > 0 {
+        let first = damage.first_error.as_deref().unwrap_or("no details");
+        complain(&format!(
+            "warning: {} is damaged: {} packets skipped, {} frames damaged ({first})",
+            setup.args.input.display(),
+            damage.packets,
+            damage.frames
+        ));
+    }
+    // A disk that is full or gone: there is no use in keeping a part, and perhaps no room for it.
+    let stats = match &outcome.sink {
+        Ok(stats) => stats.clone(),
+        Err(error) => {
+            let message = outputs.in_final_names(&chain(error));
+            let advice = if message.contains("No space left") {
+                ": free some space, or write to another disk"
+            } else {
+                ""
+            };
+            bail!("{message}; nothing was kept{advice}");
+        }
+    };
+    if let Some(prompt) = outcome.unused.first() {
+        bail!(
+            "the prompt of object {} on frame {} was never reached: {} ended after {}; nothing was kept",
+            prompt.object,
+            prompt.frame,
+            setup.args.input.display(),
+            counted(stats.frames, "frame")
+        );
+    }
+    let status = match (&outcome.error, outcome.interrupted) {
+        (Some(_), _) => Status::Failed,
+        (None, true) => Status::Interrupted,
+        (None, false) => Status::Done,
+    };
+    if stats.frames == 0 {
+        return match outcome.error {
+            Some(error) => Err(error),
+            None => bail!("no frame was tracked; nothing was kept"),
+        };
+    }
+
+    let mut report = compose(setup, &outcome, &stats, status, times, tracking_s);
+    let targets = outputs.targets(status);
+    let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
+    report.overlay = shown(targets.overlay);
+    report.logits = shown(targets.logits);
+    report::write_run(&outputs.run.path().join("run.json"), &report).with_context(|| {
+        let path = outputs.run.dir().join("run.json");
+        format!("nothing was kept: cannot write {}", path.display())
+    })?;
+    let placed = outputs
+        .place(status)
+        .context("cannot put the results in place")?;
+    match outcome.error {
+        Some(error) => Err(error.context(format!(
+            "the run failed after {}, kept in {}",
+            counted(stats.frames, "frame"),
+            placed.run.display()
+        ))),
+        None if status == Status::Interrupted => bail!(
+            "interrupted after {}, kept in {}",
+            counted(stats.frames, "frame"),
+            placed.run.display()
+        ),
+        None => {
+            if !setup.args.quiet {
+                summarise(&report, &placed);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn compose(
+    setup: &Setup<'_>,
+    outcome: &Outcome,
+    stats: &SinkStats,
+    status: Status,
+    times: &StageTimes,
+    tracking_s: f64,
+) -> RunReport {
+    let manifest = setup.bundle.manifest();
+    let frames = stats.frames;
+    let stage = |name, seconds| StageReport::new(name, seconds, frames);
+    RunReport {
+        schema_version: REPORT_VERSION,
+        status,
+        error: outcome.error.as_ref().map(chain),
+        input: InputReport {
+            path: setup.args.input.display().to_string(),
+            kind: match setup.info.kind {
+                SourceKind::Video => "video",
+                SourceKind::Images => "images",
+            }
+            .to_owned(),
+            frame_rate: setup.info.frame_rate,
+            frames_hint: setup.info.frames_hint,
+            damaged_packets: outcome.decode.damage.packets,
+            damaged_frames: outcome.decode.damage.frames,
+            first_damage: outcome.decode.damage.first_error.clone(),
+        },
+        frames,
+        sizes: stats.sizes.clone(),
+        objects: stats.objects.clone(),
+        prompts: setup.prompts.clone(),
+        model: ModelReport {
+            dir: setup.bundle.dir().display().to_string(),
+            name: manifest.name.clone(),
+            family: manifest.family.clone(),
+            resolution: manifest.resolution,
+            precision: manifest.precision.to_string(),
+            manifest_sha256: setup.bundle.manifest_sha256().to_owned(),
+            random_weights: manifest.source.random_weights,
+        },
+        runtime: setup.runtime.clone(),
+        timings: Timings {
+            total_s: setup.start.elapsed().as_secs_f64(),
+            load_s: setup.load_s,
+            tracking_s,
+            stages: vec![
+                stage("decode", outcome.decode.decode_s),
+                stage("resize", outcome.decode.resize_s),
+                stage("vision_encoder", times.vision_encoder_s),
+                stage("memory_attention", times.memory_attention_s),
+                stage("mask_decoder", times.mask_decoder_s),
+                stage("memory_encoder", times.memory_encoder_s),
+                stage("upsample", stats.upsample_s),
+                stage("write", stats.write_s),
+                stage("overlay", stats.overlay_s),
+                stage("logits", stats.logits_s),
+            ],
+        },
+        fps: frames as f64 / tracking_s.max(1e-9),
+        peak_memory_bytes: report::peak_memory_bytes(),
+        overlay: None,
+        logits: None,
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn summarise(report: &RunReport, placed: &Placed) {
+    let memory = report.peak_memory_bytes.map_or(String::new(), |bytes| {
+        format!(", peak memory {:.0} MiB", bytes as f64 / (1 << 20) as f64)
+    });
+    say(&format!(
+        "done: {}, {}, {:.2} frames/s{memory}",
+        counted(report.frames, "frame"),
+        counted(report.objects.len() as u64, "object"),
+        report.fps
+    ));
+    say(&format!("masks    {}", placed.run.join("masks").display()));
+    say(&format!(
+        "tracks   {}",
+        placed.run.join("tracks.json").display()
+    ));
+    say(&format!(
+        "run      {}",
+        placed.run.join("run.json").display()
+    ));
+    if let Some(overlay) = &placed.overlay {
+        say(&format!("overlay  {}", overlay.display()));
+    }
+    if let Some(logits) = &placed.logits {
+        say(&format!("logits   {}", logits.display()));
+    }
+}

@@ -1,0 +1,57 @@
+//! Ctrl-C and SIGTERM: the first ends a run in order, the second at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use super::{EXIT_FAILED, complain};
+use crate::output::Unfinished;
+
+const PREPARING: u8 = 0;
+const TRACKING: u8 = 1;
+const ASKED: u8 = 2;
+
+/// Whether the user asked for the end.
+#[derive(Debug, Clone)]
+pub struct Interrupt(Arc<AtomicU8>);
+
+impl Default for Interrupt {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU8::new(PREPARING)))
+    }
+}
+
+impl Interrupt {
+    /// Takes over SIGINT, SIGTERM and SIGHUP. Until [`Interrupt::tracking`] is called a signal ends the program at
+    /// once, as there is nothing to keep yet.
+    pub(super) fn install(unfinished: &Unfinished) -> Result<Self> {
+        let interrupt = Self::default();
+        let state = Arc::clone(&interrupt.0);
+        let unfinished = unfinished.clone();
+        ctrlc::set_handler(move || {
+            let asked = state.compare_exchange(TRACKING, ASKED, Ordering::SeqCst, Ordering::SeqCst);
+            if asked.is_ok() {
+                complain("interrupted: finishing the frame at hand (again to leave at once)");
+                return;
+            }
+            unfinished.remove_all_and_keep_locked();
+            complain("interrupted: nothing was kept");
+            // SAFETY: always sound to call. `std::process::exit` would run the destructors of libraries that other
+            // threads are still inside of.
+            unsafe { libc::_exit(i32::from(EXIT_FAILED)) }
+        })
+        .context("cannot take over Ctrl-C")?;
+        Ok(interrupt)
+    }
+
+    /// From now on a first signal only asks for the end.
+    pub(super) fn tracking(&self) {
+        self.0.store(TRACKING, Ordering::SeqCst);
+    }
+
+    /// Whether the end was asked for.
+    pub fn asked(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == ASKED
+    }
+}

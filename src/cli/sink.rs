@@ -1,0 +1,267 @@
+//! The last stage: low-resolution logits to masks at source size, and from there to files.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::media::index_png::write_index_png;
+use crate::media::mask::{BinaryMask, binarise, bounding_box, rle_counts, upsample_logits};
+use crate::media::overlay::{self, OverlayWriter};
+use crate::report::{FrameTracks, ObjectTrack, Rle, SizeReport, TracksWriter};
+use crate::tracker::FrameResult;
+
+/// A frame with its result.
+pub struct TrackedFrame {
+    /// What the tracker found.
+    pub result: FrameResult,
+    /// Width of the source frame in pixels.
+    pub width: u32,
+    /// Height of the source frame in pixels.
+    pub height: u32,
+    /// The source frame, RGB, when an overlay is drawn.
+    pub rgb: Option<Vec<u8>>,
+    /// Presentation time in seconds.
+    pub pts_s: Option<f64>,
+}
+
+/// Where results go. Everything that the user sees under a final name is staged by the caller.
+pub struct SinkOptions {
+    /// The run's folder: gets `masks/` and `tracks.json`.
+    pub dir: PathBuf,
+    /// A folder for raw logits.
+    pub logits: Option<PathBuf>,
+    /// The overlay video.
+    pub overlay: Option<OverlayWriter>,
+    /// A logit above this belongs to the object.
+    pub threshold: f32,
+}
+
+/// Seconds per stage, and what was seen on the way.
+#[derive(Debug, Clone, Default)]
+pub struct SinkStats {
+    /// Frames written.
+    pub frames: u64,
+    /// Seconds spent on masks at source size.
+    pub upsample_s: f64,
+    /// Seconds spent on index PNGs and tracks.
+    pub write_s: f64,
+    /// Seconds spent on the overlay video.
+    pub overlay_s: f64,
+    /// Seconds spent on raw logits.
+    pub logits_s: f64,
+    /// Ids of the objects in order of first appearance.
+    pub objects: Vec<u32>,
+    /// Frame sizes in order of appearance.
+    pub sizes: Vec<SizeReport>,
+}
+
+/// Writes frames as they come; keeps none.
+pub struct Sink {
+    masks: PathBuf,
+    tracks: TracksWriter,
+    logits: Option<PathBuf>,
+    overlay: Option<OverlayWriter>,
+    threshold: f32,
+    stats: SinkStats,
+}
+
+impl Sink {
+    /// Creates `masks/` and `tracks.json`.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written.
+    pub fn create(options: SinkOptions) -> Result<Self> {
+        let masks = options.dir.join("masks");
+        std::fs::create_dir(&masks)
+            .with_context(|| format!("cannot create the folder {}", masks.display()))?;
+        let tracks = options.dir.join("tracks.json");
+        let tracks = TracksWriter::create(&tracks)
+            .with_context(|| format!("cannot write {}", tracks.display()))?;
+        Ok(Self {
+            masks,
+            tracks,
+            logits: options.logits,
+            overlay: options.overlay,
+            threshold: options.threshold,
+            stats: SinkStats::default(),
+        })
+    }
+
+    /// Writes everything of one frame.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be written.
+    pub fn write(&mut self, frame: TrackedFrame) -> Result<()> {
+        let number = frame.result.frame;
+        self.note(&frame);
+
+        let start = Instant::now();
+        let keep_masks = self.overlay.is_some();
+        let painted = paint(&frame, self.threshold, keep_masks);
+        self.stats.upsample_s += start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let path = self.masks.join(format!("{number:05}.png"));
+        write_index_png(&path, frame.width, frame.height, &painted.ids)
+            .with_context(|| format!("cannot write frame {number}'s mask"))?;
+        self.tracks
+            .write(&FrameTracks {
+                frame: number as u64,
+                time_s: frame.pts_s,
+                objects: painted.tracks,
+            })
+            .with_context(|| format!("cannot write {}", self.tracks.path().display()))?;
+        self.stats.write_s += start.elapsed().as_secs_f64();
+
+        if let Some(dir) = &self.logits {
+            let start = Instant::now();
+            let path = dir.join(format!("{number:05}.safetensors"));
+            let bytes = logits_file(&frame.result)
+                .with_context(|| format!("cannot pack frame {number}'s logits"))?;
+            std::fs::write(&path, bytes)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            self.stats.logits_s += start.elapsed().as_secs_f64();
+        }
+
+        if let (Some(writer), Some(mut rgb)) = (&mut self.overlay, frame.rgb) {
+            let start = Instant::now();
+            let masks: Vec<(u32, &BinaryMask)> =
+                painted.masks.iter().map(|(id, mask)| (*id, mask)).collect();
+            overlay::draw(&mut rgb, frame.width, frame.height, &masks);
+            writer
+                .write(&rgb, frame.width, frame.height, frame.pts_s)
+                .with_context(|| format!("cannot write frame {number} of the overlay"))?;
+            self.stats.overlay_s += start.elapsed().as_secs_f64();
+        }
+        self.stats.frames += 1;
+        Ok(())
+    }
+
+    /// Ends the files.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written.
+    pub fn finish(self) -> Result<SinkStats> {
+        let path = self.tracks.path().to_path_buf();
+        self.tracks
+            .finish()
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let mut stats = self.stats;
+        // A video of no frames is no video; it is dropped, and its file with it.
+        if let Some(writer) = self.overlay.filter(|_| stats.frames > 0) {
+            let start = Instant::now();
+            writer.finish().context("cannot write the overlay")?;
+            stats.overlay_s += start.elapsed().as_secs_f64();
+        }
+        Ok(stats)
+    }
+
+    fn note(&mut self, frame: &TrackedFrame) {
+        for object in &frame.result.objects {
+            if !self.stats.objects.contains(&object.object) {
+                self.stats.objects.push(object.object);
+            }
+        }
+        let known = self.stats.sizes.last();
+        if known.is_none_or(|s| (s.width, s.height) != (frame.width, frame.height)) {
+            self.stats.sizes.push(SizeReport {
+                from_frame: frame.result.frame as u64,
+                width: frame.width,
+                height: frame.height,
+            });
+        }
+    }
+}
+
+struct Painted {
+    ids: Vec<u16>,
+    tracks: Vec<ObjectTrack>,
+    masks: Vec<(u32, BinaryMask)>,
+}
+
+/// One object after another, so that logits of one object at source size are all that is held at a time. Where
+/// objects overlap the higher logit wins, and the earlier object if they are equal.
+fn paint(frame: &TrackedFrame, threshold: f32, keep_masks: bool) -> Painted {
+    let (width, height) = (frame.width, frame.height);
+    let pixels = width as usize * height as usize;
+    let mut painted = Painted {
+        ids: vec![0; pixels],
+        tracks: Vec::with_capacity(frame.result.objects.len()),
+        masks: Vec::new(),
+    };
+    let mut best = vec![f32::NEG_INFINITY; pixels];
+    for object in &frame.result.objects {
+        let id = u16::try_from(object.object).unwrap_or(u16::MAX);
+        // Interpolation stays between its neighbours, so these logits stay far below the threshold everywhere; an
+        // object that is not visible is the usual case.
+        let blank = object.low_res.iter().all(|logit| *logit < threshold - 1.0);
+        let mask = if blank {
+            BinaryMask {
+                width,
+                height,
+                data: vec![0; pixels],
+            }
+        } else {
+            let logits = upsample_logits(&object.low_res, frame.result.low_size, width, height);
+            let mask = binarise(&logits, width, height, threshold);
+            for (index, inside) in mask.data.iter().enumerate() {
+                if *inside != 0 && logits[index] > best[index] {
+                    best[index] = logits[index];
+                    painted.ids[index] = id;
+                }
+            }
+            mask
+        };
+        painted.tracks.push(ObjectTrack {
+            object: object.object,
+            rle: Rle {
+                size: [height, width],
+                counts: rle_counts(&mask),
+            },
+            bbox: bounding_box(&mask),
+            area: mask.data.iter().map(|inside| u64::from(*inside)).sum(),
+            score_logit: object.score,
+            score: 1.0 / (1.0 + (-object.score).exp()),
+            iou: object.iou,
+        });
+        if keep_masks {
+            painted.masks.push((object.object, mask));
+        }
+    }
+    painted
+}
+
+/// `low_res_masks` f32 `[objects,h,w]`, `object_score` f32 `[objects]`, `object_ids` i64 `[objects]`.
+fn logits_file(result: &FrameResult) -> Result<Vec<u8>> {
+    let objects = result.objects.len();
+    let side = result.low_size;
+    let mut masks = Vec::with_capacity(objects * side * side * 4);
+    let mut scores = Vec::with_capacity(objects * 4);
+    let mut ids = Vec::with_capacity(objects * 8);
+    for object in &result.objects {
+        masks.extend(object.low_res.iter().flat_map(|logit| logit.to_le_bytes()));
+        scores.extend(object.score.to_le_bytes());
+        ids.extend(i64::from(object.object).to_le_bytes());
+    }
+    let tensors = [
+        (
+            "low_res_masks",
+            TensorView::new(Dtype::F32, vec![objects, side, side], &masks)?,
+        ),
+        (
+            "object_score",
+            TensorView::new(Dtype::F32, vec![objects], &scores)?,
+        ),
+        (
+            "object_ids",
+            TensorView::new(Dtype::I64, vec![objects], &ids)?,
+        ),
+    ];
+    Ok(safetensors::serialize(tensors, None)?)
+}

@@ -1,0 +1,321 @@
+//! Running graphs, behind traits: the tracker knows tensors and graphs, not ONNX Runtime.
+//!
+//! [`ort`] is the only module that names the library; [`recorded`] is a double for tests.
+
+pub mod library;
+mod ort;
+pub mod recorded;
+mod rows;
+
+use std::any::Any;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use self::ort::{Runtime, RuntimeOptions};
+
+/// Where graphs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Provider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
+impl FromStr for Provider {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(format!("unknown provider {text:?}, expected cpu or cuda")),
+        }
+    }
+}
+
+/// Element types that bundles use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Unsigned byte.
+    U8,
+    /// 64-bit signed integer.
+    I64,
+    /// One byte, 0 or 1.
+    Bool,
+    /// 32-bit float.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::U8 | Self::Bool => 1,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::I64 => 8,
+        }
+    }
+}
+
+/// A tensor that lies where its backend put it; cloning shares it.
+#[derive(Clone)]
+pub struct Tensor {
+    element: Element,
+    shape: Vec<usize>,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+impl Tensor {
+    /// Wraps a backend's own value of a dtype and shape.
+    pub fn new(element: Element, shape: Vec<usize>, value: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            element,
+            shape,
+            value,
+        }
+    }
+
+    /// Element type.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Axes, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Length of the first axis.
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Bytes of the data.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.element.size()
+    }
+
+    /// The backend's value, if it is of type `T`.
+    pub fn value<T: 'static>(&self) -> Option<&T> {
+        self.value.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{:?}", self.element, self.shape)
+    }
+}
+
+/// Data on its way to a backend.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Host {
+    /// Unsigned bytes.
+    U8(Vec<u8>),
+    /// Integers.
+    I64(Vec<i64>),
+    /// Truth values.
+    Bool(Vec<bool>),
+    /// Floats.
+    F32(Vec<f32>),
+}
+
+impl Host {
+    /// Element type of the data.
+    pub fn element(&self) -> Element {
+        match self {
+            Self::U8(_) => Element::U8,
+            Self::I64(_) => Element::I64,
+            Self::Bool(_) => Element::Bool,
+            Self::F32(_) => Element::F32,
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(data) => data.len(),
+            Self::I64(data) => data.len(),
+            Self::Bool(data) => data.len(),
+            Self::F32(data) => data.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A graph that can be run.
+pub trait Graph {
+    /// Runs the graph on inputs by name and returns the outputs asked for, in that order, on the backend's device.
+    ///
+    /// # Errors
+    /// An input that is missing, unknown or of a wrong shape or dtype; a failure of the backend (out of memory, …).
+    fn run(
+        &mut self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, GraphError>;
+}
+
+/// A device with its graphs and tensors.
+pub trait Backend {
+    /// Prepares a graph file.
+    ///
+    /// # Errors
+    /// A file that the library refuses, or a provider that cannot run it.
+    fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError>;
+
+    /// Moves data to where graphs take it; `shape` is the whole shape.
+    ///
+    /// # Errors
+    /// A shape that does not fit the data, or no memory.
+    fn upload(&self, shape: &[usize], data: Host) -> Result<Tensor, GraphError>;
+
+    /// A tensor without elements (one axis is 0).
+    ///
+    /// # Errors
+    /// A shape that has elements.
+    fn empty(&self, element: Element, shape: &[usize]) -> Result<Tensor, GraphError>;
+
+    /// The elements of a float tensor of any width as f32.
+    ///
+    /// # Errors
+    /// A tensor of integers.
+    fn download(&self, tensor: &Tensor) -> Result<Vec<f32>, GraphError>;
+
+    /// Rows (slices of the first axis) of several tensors that differ in it only, one after the other, as a new tensor
+    /// on the device.
+    ///
+    /// # Errors
+    /// No source, sources of different shapes or dtypes, or a row past the end.
+    fn gather_rows(&self, sources: &[(&Tensor, Vec<usize>)]) -> Result<Tensor, GraphError>;
+
+    /// `[rows, tokens_i, …]` tensors that differ in their second axis only, side by side along it.
+    ///
+    /// # Errors
+    /// No tensor, or tensors of different shapes or dtypes.
+    fn concat_tokens(&self, tensors: &[&Tensor]) -> Result<Tensor, GraphError>;
+}
+
+/// What can go wrong below the tracker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// No library was found in any of the usual places.
+    #[error(
+        "no ONNX Runtime library found; looked for:\n{}\ninstall one with `pip install onnxruntime` into .venv, or name \
+         it with --ort-lib or ORT_DYLIB_PATH",
+        looked.iter().map(|place| format!("  - {place}")).collect::<Vec<_>>().join("\n")
+    )]
+    NoLibrary {
+        /// Places in the order in which they were tried.
+        looked: Vec<String>,
+    },
+    /// A library was named that is not there.
+    #[error("ONNX Runtime library {}: {reason} ({origin}); give the path of libonnxruntime.so or of its folder", path.display())]
+    LibraryMissing {
+        /// The path as given.
+        path: PathBuf,
+        /// Flag or variable that named it.
+        origin: String,
+        /// Why it cannot serve.
+        reason: String,
+    },
+    /// The library is there and cannot be used.
+    #[error("ONNX Runtime library {} ({origin}) cannot be loaded: {reason}", path.display())]
+    LibraryLoad {
+        /// The library.
+        path: PathBuf,
+        /// How it was found.
+        origin: String,
+        /// The loader's reason.
+        reason: String,
+    },
+    /// The library is older than the interface that this program uses.
+    #[error(
+        "ONNX Runtime library {} ({origin}) is version {found}, expected 1.{needed} or later; install a later one with \
+         `pip install --upgrade onnxruntime` or name another with --ort-lib",
+        path.display()
+    )]
+    LibraryTooOld {
+        /// The library.
+        path: PathBuf,
+        /// How it was found.
+        origin: String,
+        /// Its version.
+        found: String,
+        /// Least minor version.
+        needed: u32,
+    },
+    /// The library has no such provider, or the provider cannot serve.
+    #[error("provider {provider} cannot serve with ONNX Runtime {version} at {}: {reason}; {advice}", library.display())]
+    Provider {
+        /// The provider that was asked for.
+        provider: Provider,
+        /// Version of the library.
+        version: String,
+        /// The library.
+        library: PathBuf,
+        /// The library's reason.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A graph file is refused.
+    #[error("graph {role} ({}) cannot be prepared: {reason}", path.display())]
+    Load {
+        /// The graph's role in the bundle.
+        role: String,
+        /// Its file.
+        path: PathBuf,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A graph fails while running.
+    #[error("graph {role} failed: {reason}")]
+    Run {
+        /// The graph's role in the bundle.
+        role: String,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A tensor is not what the operation takes.
+    #[error("tensor {name}: expected {expected}, got {got}")]
+    Tensor {
+        /// Its name, or the operation.
+        name: String,
+        /// What was expected.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// Moving or making a tensor fails.
+    #[error("{operation} failed: {reason}")]
+    Device {
+        /// What was attempted.
+        operation: String,
+        /// The library's reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,609 @@
+//! ONNX Runtime: the only module that names the `ort` crate.
+//!
+//! Inputs and outputs are bound to the device, in a binding of their own for every run: a binding that is used twice
+//! writes its outputs into the buffers that the bank still holds.
+
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use half::{bf16, f16};
+use ort::environment::{Environment, GlobalThreadPoolOptions};
+use ort::ep;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::value::{
+    DynTensor, DynValue, Outlet, Shape, SymbolicDimensions, Tensor as OrtTensor, TensorElementType,
+    ValueType,
+};
+
+use super::library::{self, Library};
+use super::rows::{self, JoinGraphs};
+use super::{Backend, Element, Graph, GraphError, Host, Provider, Tensor};
+
+/// What to run on.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeOptions {
+    /// Where graphs run.
+    pub provider: Provider,
+    /// The library's file or folder; found as [`library::find`] says if absent.
+    pub library: Option<PathBuf>,
+    /// Threads of one operator; the number of cores if absent.
+    pub threads: Option<usize>,
+    /// Which GPU.
+    pub device_id: i32,
+    /// Most bytes that a session's arena on the GPU may take; no limit if absent.
+    pub gpu_mem_limit: Option<usize>,
+}
+
+/// A loaded library with a device.
+pub struct Runtime {
+    environment: Environment,
+    options: RuntimeOptions,
+    library: Library,
+    version: String,
+    join_graphs: Mutex<JoinGraphs>,
+}
+
+struct Loaded {
+    environment: Environment,
+    library: Library,
+    threads: Option<usize>,
+}
+
+// One environment a process is all that the library allows.
+static LOADED: OnceLock<Loaded> = OnceLock::new();
+static LOADING: Mutex<()> = Mutex::new(());
+
+impl Runtime {
+    /// Finds and loads the library and prepares the provider.
+    ///
+    /// # Errors
+    /// No library, one that is too old, or a second load with another library or thread count in the same process.
+    pub fn load(options: &RuntimeOptions) -> Result<Self, GraphError> {
+        let library = library::find(options.library.as_deref())?;
+        let _guard = LOADING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let loaded = match LOADED.get() {
+            Some(loaded) => loaded,
+            None => {
+                let environment = make_environment(&library, options.threads)?;
+                LOADED.get_or_init(|| Loaded {
+                    environment,
+                    library: library.clone(),
+                    threads: options.threads,
+                })
+            }
+        };
+        if loaded.library.path != library.path || loaded.threads != options.threads {
+            return Err(GraphError::LibraryLoad {
+                path: library.path,
+                origin: library.origin,
+                reason: format!(
+                    "this process already runs {} with {:?} threads; start another process",
+                    loaded.library.path.display(),
+                    loaded.threads
+                ),
+            });
+        }
+        let version = version_of(ort::info(), &loaded.library.path);
+        Ok(Self {
+            environment: loaded.environment.clone(),
+            options: options.clone(),
+            library: loaded.library.clone(),
+            version,
+            join_graphs: Mutex::default(),
+        })
+    }
+
+    /// The library's version, such as `1.31.1`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library.path
+    }
+
+    /// How the library was found.
+    pub fn origin(&self) -> &str {
+        &self.library.origin
+    }
+
+    /// Where graphs run.
+    pub fn provider(&self) -> Provider {
+        self.options.provider
+    }
+
+    fn builder(&self) -> Result<SessionBuilder, String> {
+        let builder = Session::builder(&self.environment).map_err(message)?;
+        // Shapes change with the number of objects and memories: a pattern of the last run does not fit the next.
+        let builder = builder.with_memory_pattern(false).map_err(message)?;
+        match self.options.provider {
+            Provider::Cpu => Ok(builder),
+            Provider::Cuda => {
+                let mut cuda = ep::CUDA::default()
+                    .with_device_id(self.options.device_id)
+                    .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+                    .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic);
+                if let Some(limit) = self.options.gpu_mem_limit {
+                    cuda = cuda.with_memory_limit(limit);
+                }
+                builder
+                    .with_execution_providers([cuda.build().error_on_failure()])
+                    .map_err(message)
+            }
+        }
+    }
+
+    fn provider_error(&self, reason: String) -> GraphError {
+        GraphError::Provider {
+            provider: self.options.provider,
+            version: self.version.clone(),
+            library: self.library.path.clone(),
+            reason,
+            advice: "use --provider cpu, or a library with this provider (`pip install onnxruntime-gpu`) and its CUDA \
+                     and cuDNN libraries"
+                .to_owned(),
+        }
+    }
+
+    fn device(&self) -> Result<MemoryInfo<'static>, ort::Error> {
+        let device = match self.options.provider {
+            Provider::Cpu => return cpu(),
+            Provider::Cuda => AllocationDevice::CUDA,
+        };
+        MemoryInfo::new(
+            device,
+            self.options.device_id,
+            AllocatorType::Device,
+            MemoryType::Default,
+        )
+    }
+}
+
+fn cpu() -> Result<MemoryInfo<'static>, ort::Error> {
+    MemoryInfo::new(
+        AllocationDevice::CPU,
+        0,
+        AllocatorType::Device,
+        MemoryType::Default,
+    )
+}
+
+fn message<R>(error: ort::Error<R>) -> String {
+    error.message().trim().to_owned()
+}
+
+fn make_environment(library: &Library, threads: Option<usize>) -> Result<Environment, GraphError> {
+    let failed = |reason: String| GraphError::LibraryLoad {
+        path: library.path.clone(),
+        origin: library.origin.clone(),
+        reason,
+    };
+    // Nothing of `ort` may run before this: an error of its own would load a default library and panic.
+    let builder = ort::init_from(&library.path).map_err(|error| match error {
+        ort::LoadDynamicError::BadVersion { version_str, .. } => GraphError::LibraryTooOld {
+            path: library.path.clone(),
+            origin: library.origin.clone(),
+            found: version_str,
+            needed: ort::MINOR_VERSION,
+        },
+        ort::LoadDynamicError::MissingApi { .. } => {
+            failed("it does not export OrtGetApiBase".to_owned())
+        }
+        ort::LoadDynamicError::Dlopen { error, .. } => failed(error.to_string()),
+        other => failed(other.to_string()),
+    })?;
+    // One pool for all sessions: they run in turn, and each pool of its own would spin against the others.
+    let mut pool = GlobalThreadPoolOptions::default();
+    if let Some(threads) = threads {
+        pool = pool
+            .with_intra_threads(threads)
+            .map_err(|error| failed(message(error)))?;
+    }
+    let environment = builder
+        .with_name("snow-ort")
+        .with_telemetry(false)
+        .with_global_thread_pool(pool)
+        .build();
+    let environment = environment.map_err(|error| failed(message(error)))?;
+    environment.set_log_level(ort::logging::LogLevel::Error);
+    Ok(environment)
+}
+
+/// The version from the file name (`libonnxruntime.so.1.31.1`), else from the build information.
+fn version_of(info: &str, library: &Path) -> String {
+    let name = library
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    if let Some((_, version)) = name.split_once(".so.")
+        && version.contains('.')
+    {
+        return version.to_owned();
+    }
+    let branch = info
+        .split([',', ' '])
+        .find_map(|part| part.strip_prefix("git-branch=rel-"));
+    branch.unwrap_or("unknown").to_owned()
+}
+
+/// A session's value, shared between the bank and later runs.
+struct Value(DynTensor);
+
+// SAFETY: an OrtValue is reference counted inside the library and its data is never written after a run returned it.
+unsafe impl Send for Value {}
+unsafe impl Sync for Value {}
+
+fn element_of(element: TensorElementType) -> Option<Element> {
+    Some(match element {
+        TensorElementType::Uint8 => Element::U8,
+        TensorElementType::Int64 => Element::I64,
+        TensorElementType::Bool => Element::Bool,
+        TensorElementType::Float32 => Element::F32,
+        TensorElementType::Float16 => Element::F16,
+        TensorElementType::Bfloat16 => Element::Bf16,
+        _ => return None,
+    })
+}
+
+fn element_to(element: Element) -> TensorElementType {
+    match element {
+        Element::U8 => TensorElementType::Uint8,
+        Element::I64 => TensorElementType::Int64,
+        Element::Bool => TensorElementType::Bool,
+        Element::F32 => TensorElementType::Float32,
+        Element::F16 => TensorElementType::Float16,
+        Element::Bf16 => TensorElementType::Bfloat16,
+    }
+}
+
+fn wrap(name: &str, value: DynValue) -> Result<Tensor, GraphError> {
+    let unexpected = |got: String| GraphError::Tensor {
+        name: name.to_owned(),
+        expected: "a tensor of a known dtype".to_owned(),
+        got,
+    };
+    let dtype = value.dtype().to_string();
+    let value: DynTensor = value.downcast().map_err(|_| unexpected(dtype.clone()))?;
+    let element = element_of(*value.data_type()).ok_or_else(|| unexpected(dtype))?;
+    let shape = value
+        .shape()
+        .iter()
+        .map(|&length| usize::try_from(length))
+        .collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|_| unexpected("a negative axis".to_owned()))?;
+    Ok(Tensor::new(element, shape, Arc::new(Value(value))))
+}
+
+fn unwrap<'t>(name: &str, tensor: &'t Tensor) -> Result<&'t DynTensor, GraphError> {
+    let value = tensor.value::<Value>().map(|value| &value.0);
+    value.ok_or_else(|| GraphError::Tensor {
+        name: name.to_owned(),
+        expected: "a tensor of this backend".to_owned(),
+        got: "another backend's".to_owned(),
+    })
+}
+
+/// A session that runs through a binding.
+struct OrtGraph {
+    role: String,
+    session: Session,
+    device: MemoryInfo<'static>,
+}
+
+impl Graph for OrtGraph {
+    fn run(
+        &mut self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, GraphError> {
+        let failed = |error: ort::Error| GraphError::Run {
+            role: self.role.clone(),
+            reason: message(error),
+        };
+        let mut binding = self.session.create_binding().map_err(failed)?;
+        for (name, tensor) in inputs {
+            binding
+                .bind_input(*name, unwrap(name, tensor)?)
+                .map_err(failed)?;
+        }
+        for name in outputs {
+            binding
+                .bind_output_to_device(*name, &self.device)
+                .map_err(failed)?;
+        }
+        let failed = |error: ort::Error| GraphError::Run {
+            role: self.role.clone(),
+            reason: message(error),
+        };
+        binding.synchronize_inputs().map_err(failed)?;
+        let mut values = self.session.run_binding(&binding).map_err(failed)?;
+        let mut tensors = Vec::with_capacity(outputs.len());
+        for name in outputs {
+            let value = values.remove(name).ok_or_else(|| GraphError::Tensor {
+                name: (*name).to_owned(),
+                expected: format!("an output of graph {}", self.role),
+                got: "none of this name".to_owned(),
+            })?;
+            tensors.push(wrap(name, value)?);
+        }
+        drop(values);
+        binding.synchronize_outputs().map_err(failed)?;
+        Ok(tensors)
+    }
+}
+
+impl Backend for Runtime {
+    fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError> {
+        let mut builder = self
+            .builder()
+            .map_err(|reason| self.provider_error(reason))?;
+        let session = builder
+            .commit_from_file(path)
+            .map_err(|error| GraphError::Load {
+                role: role.to_owned(),
+                path: path.to_path_buf(),
+                reason: message(error),
+            })?;
+        let device = self
+            .device()
+            .map_err(|error| self.provider_error(message(error)))?;
+        Ok(Box::new(OrtGraph {
+            role: role.to_owned(),
+            session,
+            device,
+        }))
+    }
+
+    fn upload(&self, shape: &[usize], data: Host) -> Result<Tensor, GraphError> {
+        if shape.iter().product::<usize>() != data.len() {
+            return Err(GraphError::Tensor {
+                name: "upload".to_owned(),
+                expected: format!(
+                    "{} elements for shape {shape:?}",
+                    shape.iter().product::<usize>()
+                ),
+                got: data.len().to_string(),
+            });
+        }
+        let failed = |error: ort::Error| GraphError::Device {
+            operation: format!("making a tensor of shape {shape:?}"),
+            reason: message(error),
+        };
+        let shape = shape.to_vec();
+        // On a GPU the binding copies an input once; it is small, or it is the image.
+        let value = match data {
+            Host::U8(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
+            Host::I64(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
+            Host::Bool(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
+            Host::F32(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
+        };
+        wrap("upload", value)
+    }
+
+    fn empty(&self, element: Element, shape: &[usize]) -> Result<Tensor, GraphError> {
+        if !shape.contains(&0) {
+            return Err(GraphError::Tensor {
+                name: "empty".to_owned(),
+                expected: "an axis of length 0".to_owned(),
+                got: format!("{shape:?}"),
+            });
+        }
+        let value = DynTensor::new(&Allocator::default(), element_to(element), shape.to_vec());
+        let value = value.map_err(|error| GraphError::Device {
+            operation: format!("making an empty tensor of shape {shape:?}"),
+            reason: message(error),
+        })?;
+        wrap("empty", value.into_dyn())
+    }
+
+    fn download(&self, tensor: &Tensor) -> Result<Vec<f32>, GraphError> {
+        let value = unwrap("download", tensor)?;
+        let failed = |error: ort::Error| GraphError::Device {
+            operation: "copying a tensor to the host".to_owned(),
+            reason: message(error),
+        };
+        let local;
+        let value = match self.options.provider {
+            Provider::Cpu => value,
+            Provider::Cuda => {
+                local = value.to(AllocationDevice::CPU, 0).map_err(failed)?;
+                &local
+            }
+        };
+        match tensor.element() {
+            Element::F32 => Ok(value
+                .try_extract_tensor::<f32>()
+                .map_err(failed)?
+                .1
+                .to_vec()),
+            Element::F16 => {
+                let (_, data) = value.try_extract_tensor::<f16>().map_err(failed)?;
+                Ok(data.iter().map(|x| x.to_f32()).collect())
+            }
+            Element::Bf16 => {
+                let (_, data) = value.try_extract_tensor::<bf16>().map_err(failed)?;
+                Ok(data.iter().map(|x| x.to_f32()).collect())
+            }
+            other => Err(GraphError::Tensor {
+                name: "download".to_owned(),
+                expected: "a float tensor".to_owned(),
+                got: format!("{other:?}"),
+            }),
+        }
+    }
+
+    fn gather_rows(&self, sources: &[(&Tensor, Vec<usize>)]) -> Result<Tensor, GraphError> {
+        let plan = rows::plan_rows(sources)?;
+        let tensors: Vec<&Tensor> = sources.iter().map(|(tensor, _)| *tensor).collect();
+        if self.options.provider == Provider::Cpu {
+            return join_on_host(&tensors, &plan);
+        }
+        let rows: Vec<&[usize]> = sources.iter().map(|(_, rows)| rows.as_slice()).collect();
+        self.join_on_device(&tensors, &rows, &plan)
+    }
+
+    fn concat_tokens(&self, tensors: &[&Tensor]) -> Result<Tensor, GraphError> {
+        let plan = rows::plan_tokens(tensors)?;
+        if self.options.provider == Provider::Cpu {
+            return join_on_host(tensors, &plan);
+        }
+        self.join_on_device(tensors, &[], &plan)
+    }
+}
+
+fn join_on_host(tensors: &[&Tensor], plan: &rows::Plan) -> Result<Tensor, GraphError> {
+    let failed = |error: ort::Error| GraphError::Device {
+        operation: format!("making a tensor of shape {:?}", plan.shape),
+        reason: message(error),
+    };
+    let mut target = DynTensor::new(
+        &Allocator::default(),
+        element_to(plan.key.element),
+        plan.shape.clone(),
+    )
+    .map_err(failed)?;
+    let mut write = target.data_ptr_mut().cast::<u8>();
+    let mut sources = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        sources.push(unwrap("join", tensor)?.data_ptr().cast::<u8>());
+    }
+    for &(source, start, bytes) in plan.slices.iter().filter(|(_, _, bytes)| *bytes > 0) {
+        // SAFETY: the plan proved that every slice lies inside its source and that the target holds exactly the sum of
+        // them; all are in host memory with this provider, and the target is new.
+        unsafe {
+            std::ptr::copy_nonoverlapping(sources[source].add(start), write, bytes);
+            write = write.add(bytes);
+        }
+    }
+    wrap("join", target.into_dyn())
+}
+
+impl Runtime {
+    /// The same as [`join_on_host`] through a graph, for tensors that the host cannot see. `rows` is empty when whole
+    /// tensors are joined.
+    fn join_on_device(
+        &self,
+        tensors: &[&Tensor],
+        rows: &[&[usize]],
+        plan: &rows::Plan,
+    ) -> Result<Tensor, GraphError> {
+        let mut cache = self
+            .join_graphs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let graph = match cache.entry(plan.key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let builder = self
+                    .builder()
+                    .map_err(|reason| self.provider_error(reason))?;
+                let session =
+                    join_session(&builder, plan.key).map_err(|error| GraphError::Device {
+                        operation: "building the graph that joins tensors".to_owned(),
+                        reason: message(error),
+                    })?;
+                let device = self
+                    .device()
+                    .map_err(|error| self.provider_error(message(error)))?;
+                entry.insert(Box::new(OrtGraph {
+                    role: "join".to_owned(),
+                    session,
+                    device,
+                }))
+            }
+        };
+        let mut named = Vec::new();
+        for (i, tensor) in tensors.iter().enumerate() {
+            named.push((format!("source_{i}"), (*tensor).clone()));
+        }
+        for (i, rows) in rows.iter().enumerate() {
+            let data = rows.iter().map(|&row| row as i64).collect();
+            named.push((
+                format!("rows_{i}"),
+                self.upload(&[rows.len()], Host::I64(data))?,
+            ));
+        }
+        let inputs: Vec<(&str, &Tensor)> = named
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        let mut outputs = graph.run(&inputs, &["joined"])?;
+        outputs.pop().ok_or_else(|| GraphError::Tensor {
+            name: "joined".to_owned(),
+            expected: "one output".to_owned(),
+            got: "none".to_owned(),
+        })
+    }
+}
+
+/// A session that joins tensors of one dtype and rank.
+fn join_session(builder: &SessionBuilder, key: rows::Key) -> ort::Result<Session> {
+    use ort::editor::{Graph as Editor, Model, Node, ONNX_DOMAIN, Opset};
+    use ort::operator::Attribute;
+
+    let outlet = |name: &str, ty: TensorElementType, rank: usize| {
+        let shape = Shape::new(std::iter::repeat_n(-1, rank));
+        Outlet::new(
+            name,
+            ValueType::Tensor {
+                ty,
+                shape,
+                dimension_symbols: SymbolicDimensions::empty(rank),
+            },
+        )
+    };
+    let element = element_to(key.element);
+    let mut graph = Editor::new()?;
+    let mut inputs: Vec<Outlet> = (0..key.sources)
+        .map(|i| outlet(&format!("source_{i}"), element, key.rank))
+        .collect();
+    let mut parts: Vec<String> = (0..key.sources).map(|i| format!("source_{i}")).collect();
+    if key.join == rows::Join::Rows {
+        inputs.extend(
+            (0..key.sources).map(|i| outlet(&format!("rows_{i}"), TensorElementType::Int64, 1)),
+        );
+        parts = (0..key.sources).map(|i| format!("part_{i}")).collect();
+    }
+    graph.set_inputs(inputs)?;
+    graph.set_outputs([outlet("joined", element, key.rank)])?;
+    if key.join == rows::Join::Rows {
+        for (i, part) in parts.iter().enumerate() {
+            let names = [format!("source_{i}"), format!("rows_{i}")];
+            graph.add_node(Node::new(
+                "Gather",
+                ONNX_DOMAIN,
+                format!("gather_{i}"),
+                names,
+                [part.clone()],
+                [],
+            )?)?;
+        }
+    }
+    let axis = Attribute::new("axis", i64::from(key.join == rows::Join::Tokens))?;
+    graph.add_node(Node::new(
+        "Concat",
+        ONNX_DOMAIN,
+        "concat",
+        parts,
+        ["joined"],
+        [axis],
+    )?)?;
+    let mut model = Model::new([Opset::new(ONNX_DOMAIN, 20)?])?;
+    model.set_graph(graph)?;
+    model.into_session(builder)
+}

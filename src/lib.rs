@@ -1,0 +1,15 @@
+//! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
+//!
+//! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
+//! and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] uses nothing.
+
+pub mod bank;
+pub mod bundle;
+pub mod cli;
+pub mod graph;
+pub mod media;
+pub mod output;
+pub mod policy;
+pub mod prompts;
+pub mod report;
+pub mod tracker;

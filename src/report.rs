@@ -1,0 +1,306 @@
+//! What a run leaves behind besides masks: `run.json` (the whole run) and `tracks.json` (every object on every frame).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the layout of run.json and tracks.json.
+pub const REPORT_VERSION: u32 = 1;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every frame was tracked.
+    Done,
+    /// Ended by Ctrl-C (or SIGTERM); the frames up to there are complete.
+    Interrupted,
+    /// Ended by an error; the frames up to there are complete.
+    Failed,
+}
+
+impl Status {
+    /// The status as it stands in run.json.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// run.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// How the run ended.
+    pub status: Status,
+    /// The error that ended the run; null unless the status is `failed`.
+    pub error: Option<String>,
+    /// What was tracked in.
+    pub input: InputReport,
+    /// Frames tracked; there is one mask file for each.
+    pub frames: u64,
+    /// Sizes of the frames, in order of appearance; more than one when the video changes its size.
+    pub sizes: Vec<SizeReport>,
+    /// Ids of the objects, in order of first appearance.
+    pub objects: Vec<u32>,
+    /// The prompts, merged by frame and object.
+    pub prompts: Vec<PromptReport>,
+    /// The bundle that was run.
+    pub model: ModelReport,
+    /// How it was run.
+    pub runtime: RuntimeReport,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Frames per second over the tracked frames, loading not counted.
+    pub fps: f64,
+    /// Greatest resident memory of the process in bytes (VmHWM); null where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
+    /// The overlay video; null when none was asked for.
+    pub overlay: Option<String>,
+    /// The folder of raw logits; null when none was asked for.
+    pub logits: Option<String>,
+}
+
+/// The source of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputReport {
+    /// Path as given; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// `video` or `images`.
+    pub kind: String,
+    /// Frames per second as a fraction.
+    pub frame_rate: (u32, u32),
+    /// The container's own number of frames, if it states one.
+    pub frames_hint: Option<u64>,
+    /// Packets that could not be decoded and were skipped.
+    pub damaged_packets: u64,
+    /// Frames that the decoder marked as damaged.
+    pub damaged_frames: u64,
+    /// The decoder's first complaint.
+    pub first_damage: Option<String>,
+}
+
+/// A frame size and the first frame that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeReport {
+    /// The first frame of this size.
+    pub from_frame: u64,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+/// The prompts of one object on one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptReport {
+    /// The frame.
+    pub frame: u64,
+    /// The object.
+    pub object: u32,
+    /// x1, y1, x2, y2 in pixels of the source frame.
+    #[serde(rename = "box")]
+    pub bbox: Option<[f32; 4]>,
+    /// x, y, label.
+    pub points: Vec<[f32; 3]>,
+    /// Number of pixels of the mask prompt.
+    pub mask_area: Option<u64>,
+}
+
+/// The bundle of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    /// The bundle's folder.
+    pub dir: String,
+    /// The model's name.
+    pub name: String,
+    /// The model's family.
+    pub family: String,
+    /// Side of the model's input in pixels.
+    pub resolution: u32,
+    /// `fp32` or `fp16`.
+    pub precision: String,
+    /// SHA-256 of manifest.json, which holds the hash of every other file.
+    pub manifest_sha256: String,
+    /// True when the weights are random: the masks mean nothing.
+    pub random_weights: bool,
+}
+
+/// How a bundle was run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuntimeReport {
+    /// Version of this program.
+    pub snow_ort: String,
+    /// Version of ONNX Runtime.
+    pub onnxruntime: String,
+    /// The ONNX Runtime library that was loaded.
+    pub library: String,
+    /// `cpu` or `cuda`.
+    pub provider: String,
+    /// Threads asked for; null when ONNX Runtime chose.
+    pub threads: Option<usize>,
+    /// Most objects that go through a graph at once.
+    pub chunk: usize,
+}
+
+/// Seconds per stage. Stages run at the same time, so their sum may exceed `tracking_s`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// From the start of the program's work to its end.
+    pub total_s: f64,
+    /// Checking the bundle and loading the graphs.
+    pub load_s: f64,
+    /// From the first frame asked for to the last frame written.
+    pub tracking_s: f64,
+    /// Each stage in the order of the work.
+    pub stages: Vec<StageReport>,
+}
+
+/// The time of one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Name of the stage, e.g. `vision_encoder`.
+    pub stage: String,
+    /// Seconds over all frames.
+    pub seconds: f64,
+    /// Seconds divided by the number of frames.
+    pub seconds_per_frame: f64,
+}
+
+impl StageReport {
+    /// The report of `seconds` spent in `stage` over `frames` frames.
+    pub fn new(stage: &str, seconds: f64, frames: u64) -> Self {
+        Self {
+            stage: stage.to_owned(),
+            seconds,
+            seconds_per_frame: if frames == 0 {
+                0.0
+            } else {
+                seconds / frames as f64
+            },
+        }
+    }
+}
+
+/// One frame of tracks.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameTracks {
+    /// The frame, counted from 0; its mask is `masks/<frame, 5 digits>.png`.
+    pub frame: u64,
+    /// Presentation time in seconds, if the source has one.
+    pub time_s: Option<f64>,
+    /// The objects known on this frame, also those that are not visible.
+    pub objects: Vec<ObjectTrack>,
+}
+
+/// One object on one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObjectTrack {
+    /// The object's id.
+    pub object: u32,
+    /// The object's whole mask at source size as COCO RLE, also where another object is in front in the index PNG.
+    pub rle: Rle,
+    /// x1, y1, x2, y2 around the mask in pixels, x2 and y2 exclusive; null when the mask is empty.
+    #[serde(rename = "box")]
+    pub bbox: Option<[u32; 4]>,
+    /// Number of pixels of the mask.
+    pub area: u64,
+    /// Logit of the object being visible.
+    pub score_logit: f32,
+    /// Probability of the object being visible: the logistic function of `score_logit`.
+    pub score: f32,
+    /// The model's own estimate of the mask's intersection over union; null where it gives none.
+    pub iou: Option<f32>,
+}
+
+/// COCO's compressed run-length encoding, as pycocotools reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rle {
+    /// Height and width in pixels.
+    pub size: [u32; 2],
+    /// The compressed counts.
+    pub counts: String,
+}
+
+/// tracks.json, written frame by frame: `{"schema_version": 1, "frames": [ … ]}`, one frame per line.
+#[derive(Debug)]
+pub struct TracksWriter {
+    file: BufWriter<File>,
+    path: PathBuf,
+    empty: bool,
+}
+
+impl TracksWriter {
+    /// Starts the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut file = BufWriter::new(File::create(path)?);
+        write!(file, "{{\"schema_version\":{REPORT_VERSION},\"frames\":[")?;
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            empty: true,
+        })
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write(&mut self, frame: &FrameTracks) -> io::Result<()> {
+        self.file
+            .write_all(if self.empty { b"\n" } else { b",\n" })?;
+        self.empty = false;
+        serde_json::to_writer(&mut self.file, frame)?;
+        Ok(())
+    }
+
+    /// Ends the file and brings it to the disk.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.write_all(b"\n]}\n")?;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    /// Path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Writes run.json.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn write_run(path: &Path, report: &RunReport) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    serde_json::to_writer_pretty(&mut file, report)?;
+    file.write_all(b"\n")?;
+    file.flush()?;
+    file.get_ref().sync_all()
+}
+
+/// Greatest resident memory of this process so far, in bytes.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

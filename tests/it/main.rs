@@ -1,0 +1,11 @@
+//! Integration tests, one module per subject.
+
+mod bundle;
+mod cli;
+mod fake;
+mod interrupt;
+mod media;
+mod onnx;
+mod output;
+mod policy;
+mod prompts;

@@ -1,0 +1,418 @@
+//! Prompts from flags and files: what they mean, and every way in which one cannot be used.
+
+use std::path::{Path, PathBuf};
+
+use snow_ort::prompts::{FlagPrompt, Prompts};
+use snow_ort::tracker::Prompt;
+
+use crate::fake::{Desk, read_json, write_mask};
+
+fn merged(prompts: Prompts) -> Vec<Prompt> {
+    prompts.into_frames().into_values().flatten().collect()
+}
+
+fn flags(texts: &[(&str, &str)]) -> Vec<FlagPrompt> {
+    texts
+        .iter()
+        .map(|(kind, text)| match *kind {
+            "box" => FlagPrompt::Box((*text).to_owned()),
+            "point" => FlagPrompt::Point((*text).to_owned()),
+            _ => FlagPrompt::Mask(PathBuf::from(text)),
+        })
+        .collect()
+}
+
+fn file(dir: &Path, text: &str) -> PathBuf {
+    let path = dir.join("prompts.json");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn flags_are_objects_in_their_order() {
+    let flags = flags(&[
+        ("point", "3,4"),
+        ("box", "1, 2,30.5,40"),
+        ("point", "5,6,0"),
+    ]);
+    let prompts = Prompts::load(&flags, None).unwrap();
+    prompts.check(0, 40, 40).unwrap();
+    let prompts = merged(prompts);
+    let objects: Vec<u32> = prompts.iter().map(|p| p.object).collect();
+    assert_eq!(objects, [1, 2, 3]);
+    assert!(prompts.iter().all(|p| p.frame == 0));
+    assert_eq!(prompts[0].points, [[3.0, 4.0, 1.0]]);
+    assert_eq!(prompts[1].bbox, Some([1.0, 2.0, 30.5, 40.0]));
+    assert_eq!(prompts[2].points, [[5.0, 6.0, 0.0]]);
+}
+
+#[test]
+fn the_program_keeps_the_order_of_flags_across_kinds() {
+    let desk = Desk::new();
+    write_mask(&desk.path("m.png"), 40, 30, |x, _| u16::from(x < 9));
+    desk.run(&[
+        "in",
+        "--point",
+        "3,4",
+        "--box",
+        "1,2,30,20",
+        "--mask",
+        "m.png",
+        "--point",
+        "5,6,0",
+        "--out",
+        "out",
+    ])
+    .succeeds();
+    let run = read_json(&desk.path("out/run.json"));
+    let shown: Vec<(u64, bool, usize, bool)> = run["prompts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| {
+            let points = p["points"].as_array().unwrap().len();
+            (
+                p["object"].as_u64().unwrap(),
+                p["box"].is_array(),
+                points,
+                p["mask_area"].is_u64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (1, false, 1, false),
+            (2, true, 0, false),
+            (3, false, 0, true),
+            (4, false, 1, false)
+        ]
+    );
+}
+
+#[test]
+fn an_index_mask_keeps_its_ids_only_when_it_stands_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = dir.path().join("many.png");
+    write_mask(&many, 8, 8, |x, _| [0, 5, 9, 0][x as usize % 4]);
+    let single = dir.path().join("single.png");
+    write_mask(&single, 8, 8, |x, _| if x < 4 { 255 } else { 0 });
+    let load = |flags: &[FlagPrompt]| {
+        let prompts = merged(Prompts::load(flags, None).unwrap());
+        prompts.iter().map(|p| p.object).collect::<Vec<_>>()
+    };
+    let many = FlagPrompt::Mask(many);
+    let single = FlagPrompt::Mask(single);
+    let point = FlagPrompt::Point("1,1".into());
+    assert_eq!(load(std::slice::from_ref(&many)), [5, 9]);
+    assert_eq!(load(&[point.clone(), many.clone(), point]), [1, 2, 3, 4]);
+    assert_eq!(load(std::slice::from_ref(&single)), [1]);
+    assert_eq!(load(&[many, single]), [1, 2, 3]);
+}
+
+#[test]
+fn entries_of_a_file_are_merged_by_frame_and_object() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mask(&dir.path().join("m.png"), 8, 6, |x, y| {
+        if y == 0 { 3 } else { u16::from(x == 0) * 4 }
+    });
+    write_mask(&dir.path().join("plain.png"), 8, 6, |x, _| {
+        u16::from(x < 2) * 255
+    });
+    let path = file(
+        dir.path(),
+        r#"[{"frame": 0, "object": 2, "box": [1, 1, 5, 5], "points": [[2, 2]]},
+            {"frame": 4, "object": 3, "mask": "m.png"},
+            {"frame": 4, "object": 7, "mask": "plain.png"},
+            {"frame": 0, "object": 2, "points": [[3, 3, 0], [4, 4, 1]]},
+            {"frame": 4, "object": 2, "points": [[1, 1, 1]]}]"#,
+    );
+    let prompts = Prompts::load(&[], Some(&path)).unwrap();
+    assert_eq!(prompts.frames().into_iter().collect::<Vec<_>>(), [0, 4]);
+    assert_eq!(prompts.last_frame(), 4);
+    for frame in [0, 4] {
+        prompts.check(frame, 8, 6).unwrap();
+    }
+    let prompts = merged(prompts);
+    let places: Vec<(usize, u32)> = prompts.iter().map(|p| (p.frame, p.object)).collect();
+    assert_eq!(places, [(0, 2), (4, 3), (4, 7), (4, 2)]);
+    assert_eq!(prompts[0].bbox, Some([1.0, 1.0, 5.0, 5.0]));
+    assert_eq!(
+        prompts[0].points,
+        [[2.0, 2.0, 1.0], [3.0, 3.0, 0.0], [4.0, 4.0, 1.0]]
+    );
+    let area = |p: &Prompt| {
+        p.mask
+            .as_ref()
+            .unwrap()
+            .data
+            .iter()
+            .filter(|v| **v == 1)
+            .count()
+    };
+    assert_eq!(area(&prompts[1]), 8, "only the pixels of object 3");
+    assert_eq!(area(&prompts[2]), 12, "all pixels that are not 0");
+}
+
+#[test]
+fn flags_and_a_file_refine_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(
+        dir.path(),
+        r#"[{"frame": 0, "object": 1, "points": [[2, 2, 0]]}]"#,
+    );
+    let prompts = merged(Prompts::load(&flags(&[("box", "1,1,5,5")]), Some(&path)).unwrap());
+    assert_eq!(prompts.len(), 1);
+    assert!(prompts[0].bbox.is_some() && prompts[0].points.len() == 1);
+}
+
+#[track_caller]
+fn run_refuses(args: &[&str], words: &[&str]) {
+    let desk = Desk::new();
+    write_mask(&desk.path("small.png"), 20, 30, |_, _| 1);
+    write_mask(&desk.path("empty.png"), 40, 30, |_, _| 0);
+    let mut all = vec!["in", "--out", "out/deep"];
+    all.extend(args);
+    desk.run(&all).refuses(words);
+    desk.holds(&["empty.png", "in", "small.png"]);
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    run_refuses(
+        &[],
+        &["no prompts", "--box", "--point", "--mask", "--prompts"],
+    );
+    let cases: [(&[&str], &[&str]); 17] = [
+        (
+            &["--box", "1,1,41,20"],
+            &["--box 1,1,41,20", "outside of the frame", "40x30"],
+        ),
+        (
+            &["--box", "-1,1,4,20"],
+            &["--box -1,1,4,20", "outside of the frame", "40x30"],
+        ),
+        (
+            &["--box", "50,50,60,60"],
+            &["--box 50,50,60,60", "outside of the frame"],
+        ),
+        (
+            &["--box", "20,1,10,20"],
+            &["--box 20,1,10,20", "inverted", "x1 < x2"],
+        ),
+        (&["--box", "1,20,10,2"], &["inverted"]),
+        (&["--box", "5,1,5,20"], &["--box 5,1,5,20", "empty"]),
+        (
+            &["--box", "nan,1,5,20"],
+            &["--box nan,1,5,20", "\"nan\"", "not a finite number"],
+        ),
+        (
+            &["--box", "1,1,inf,20"],
+            &["\"inf\"", "not a finite number"],
+        ),
+        (
+            &["--box", "1,1,5"],
+            &["--box 1,1,5", "expected x1,y1,x2,y2", "3 numbers"],
+        ),
+        (&["--box", "1,1,five,6"], &["\"five\"", "not a number"]),
+        (
+            &["--point", "40,3"],
+            &["--point 40,3", "outside of the frame", "40x30"],
+        ),
+        (
+            &["--point", "3,-0.5"],
+            &["--point 3,-0.5", "outside of the frame"],
+        ),
+        (
+            &["--point", "3,4,2"],
+            &["--point 3,4,2", "label 2", "expected 1"],
+        ),
+        (&["--point", "3"], &["--point 3", "expected x,y"]),
+        (
+            &["--mask", "small.png"],
+            &["--mask small.png", "20x30", "40x30"],
+        ),
+        (&["--mask", "empty.png"], &["--mask empty.png", "empty"]),
+        (
+            &["--mask", "absent.png"],
+            &["--mask absent.png", "absent.png"],
+        ),
+    ];
+    for (args, words) in cases {
+        run_refuses(args, words);
+    }
+}
+
+#[track_caller]
+fn file_refuses(text: &str, words: &[&str]) {
+    let desk = Desk::new();
+    write_mask(&desk.path("small.png"), 20, 30, |_, _| 1);
+    write_mask(&desk.path("empty.png"), 40, 30, |_, _| 0);
+    write_mask(&desk.path("many.png"), 40, 30, |x, _| {
+        [5, 9][x as usize % 2]
+    });
+    file(&desk.path(""), text);
+    let mut all = vec!["prompts.json"];
+    all.extend(words);
+    desk.run(&["in", "--prompts", "prompts.json", "--out", "out"])
+        .refuses(&all);
+    desk.holds(&["empty.png", "in", "many.png", "prompts.json", "small.png"]);
+}
+
+#[test]
+fn wrong_files_are_refused() {
+    let cases: [(&str, &[&str]); 21] = [
+        ("{}", &["expected a JSON list"]),
+        ("[", &["line 1"]),
+        ("[]", &["the list is empty"]),
+        (
+            r#"[{"frame": 0, "object": 1}]"#,
+            &["entry 1 (frame 0, object 1)", "box, points or mask"],
+        ),
+        (
+            r#"[{"object": 1, "box": [1,1,5,5]}]"#,
+            &["entry 1 (frame ?, object 1)", "missing field `frame`"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "bocks": [1,1,5,5]}]"#,
+            &["entry 1", "unknown field `bocks`"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,5,5]}, {"frame": 1, "object": 2, "box": [1,1,5,50]}]"#,
+            &[
+                "entry 2 (frame 1, object 2)",
+                "box 1,1,5,50",
+                "outside of the frame",
+                "40x30",
+            ],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,null,5]}]"#,
+            &["entry 1", "null", "NaN"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,1e39,5]}]"#,
+            &["entry 1", "box holds"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [NaN,1,2,5]}]"#,
+            &["line 1"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,5]}]"#,
+            &["entry 1", "3 numbers, expected 4"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [9,1,5,5]}]"#,
+            &["entry 1", "inverted"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "points": [[1,1,7]]}]"#,
+            &["entry 1", "label 7"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "points": [[1]]}]"#,
+            &["entry 1", "1 numbers"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "points": [[1,30,1]]}]"#,
+            &["entry 1", "point 1,30", "outside"],
+        ),
+        (
+            r#"[{"frame": -1, "object": 1, "points": [[1,1]]}]"#,
+            &["frame is -1"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 0, "points": [[1,1]]}]"#,
+            &["object is 0", "expected 1 to 65535"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 65536, "points": [[1,1]]}]"#,
+            &["object is 65536"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "mask": "small.png"}]"#,
+            &["entry 1", "small.png", "20x30", "40x30"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "mask": "empty.png"}]"#,
+            &["entry 1", "empty.png", "empty"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 4, "mask": "many.png"}]"#,
+            &["entry 1", "many.png", "object 4", "5, 9"],
+        ),
+    ];
+    for (text, words) in cases {
+        file_refuses(text, words);
+    }
+}
+
+#[test]
+fn what_cannot_be_merged_is_refused() {
+    let a_box = r#""frame": 0, "object": 1, "box": [1,1,5,5]"#;
+    file_refuses(
+        &format!("[{{{a_box}}}, {{{a_box}}}]"),
+        &["entry 2", "object 1 on frame 0", "second box", "entry 1"],
+    );
+    let mask = r#"{"frame": 0, "object": 5, "mask": "many.png"}"#;
+    file_refuses(&format!("[{mask}, {mask}]"), &["entry 2", "second mask"]);
+    file_refuses(
+        &format!(r#"[{mask}, {{"frame": 0, "object": 5, "points": [[1,1]]}}]"#),
+        &["entry 2", "object 5 on frame 0", "mask and a box or points"],
+    );
+    file_refuses(
+        r#"[{"frame": 0, "object": 5, "mask": "many.png", "box": [1,1,5,5]}]"#,
+        &["entry 1", "mask and a box or points"],
+    );
+}
+
+#[test]
+fn a_prompt_past_the_end_is_refused_before_tracking() {
+    file_refuses(
+        r#"[{"frame": 0, "object": 1, "box": [1,1,5,5]}, {"frame": 3, "object": 2, "box": [1,1,5,5]}]"#,
+        &[
+            "entry 2 (frame 3, object 2)",
+            "no frame 3",
+            "in has 3 frames",
+            "count from 0",
+        ],
+    );
+    let desk = Desk::new();
+    file(
+        &desk.path(""),
+        r#"[{"frame": 2, "object": 1, "box": [1,1,5,5]}]"#,
+    );
+    let run = desk.run(&[
+        "in",
+        "--prompts",
+        "prompts.json",
+        "--out",
+        "out",
+        "--max-frames",
+        "2",
+    ]);
+    run.refuses(&[
+        "entry 1 (frame 2, object 1)",
+        "no frame 2",
+        "--max-frames 2",
+    ]);
+    desk.holds(&["in", "prompts.json"]);
+    desk.run(&["in", "--prompts", "prompts.json", "--out", "out"])
+        .succeeds();
+    let tracks = read_json(&desk.path("out/tracks.json"));
+    let objects = |frame: usize| tracks["frames"][frame]["objects"].as_array().unwrap().len();
+    assert_eq!(
+        [objects(0), objects(1), objects(2)],
+        [0, 0, 1],
+        "an object does not exist before its prompt"
+    );
+}
+
+#[test]
+fn a_missing_prompts_file_is_named() {
+    run_refuses(
+        &["--prompts", "absent.json"],
+        &["absent.json", "No such file"],
+    );
+}
