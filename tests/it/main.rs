@@ -9,3 +9,4 @@ mod onnx;
 mod output;
 mod policy;
 mod prompts;
+mod tracker;

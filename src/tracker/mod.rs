@@ -4,11 +4,15 @@
 //! object's other frames are tracked from what its memory holds. Objects that share their history are tracked in one
 //! batch (a cohort), which gives the same result as one after the other.
 
-use std::time::Instant;
+mod model;
+mod stages;
 
-use crate::bank::{Bank, BankError, Entry, Slots};
-use crate::bundle::{Bundle, DType, Role};
-use crate::graph::{Backend, Element, Graph, GraphError, Host, Runtime, Tensor};
+pub use self::model::{Graphs, ModelSpec};
+pub use self::stages::StageTimes;
+use self::stages::{Decode, Features, Stages};
+use crate::bank::{Bank, BankError, Entry};
+use crate::bundle::Bundle;
+use crate::graph::{Backend, GraphError, Host, Runtime};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::policy::{self, History, Parameters};
 
@@ -51,19 +55,6 @@ pub struct FrameResult {
     pub objects: Vec<ObjectMask>,
 }
 
-/// Seconds spent in each stage so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct StageTimes {
-    /// Image to features.
-    pub vision_encoder_s: f64,
-    /// Features conditioned on memory.
-    pub memory_attention_s: f64,
-    /// Masks, scores and pointers.
-    pub mask_decoder_s: f64,
-    /// Masks to memory.
-    pub memory_encoder_s: f64,
-}
-
 /// How to track.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackerOptions {
@@ -71,31 +62,6 @@ pub struct TrackerOptions {
     pub num_frames: usize,
     /// Most objects in one batch.
     pub chunk: usize,
-}
-
-/// What the tracker needs to know of a model; all of it comes from a manifest.
-#[derive(Debug, Clone)]
-pub struct ModelSpec {
-    /// Side of the model's image in pixels.
-    pub resolution: usize,
-    /// Side of the low-resolution masks.
-    pub low_size: usize,
-    /// Memory policy.
-    pub policy: Parameters,
-    /// Slots of the memory attention graph.
-    pub slots: Slots,
-}
-
-/// The four graphs.
-pub struct Graphs {
-    /// Image to features.
-    pub vision_encoder: Box<dyn Graph>,
-    /// Features conditioned on memory.
-    pub memory_attention: Box<dyn Graph>,
-    /// Masks, scores and pointers.
-    pub mask_decoder: Box<dyn Graph>,
-    /// Masks to memory.
-    pub memory_encoder: Box<dyn Graph>,
 }
 
 /// What stops the tracker.
@@ -154,104 +120,13 @@ struct Cohort {
     bank: Bank,
 }
 
-/// What the image of a frame becomes.
-struct Features {
-    plain: Tensor,
-    without_memory: Tensor,
-    high_res: [Tensor; 2],
-}
-
-/// Inputs of the mask decoder beside the features; `points` rows are objects.
-struct Decode<'a> {
-    embeddings: &'a Tensor,
-    coords: Tensor,
-    labels: Tensor,
-    mask: Option<&'a Tensor>,
-    multimask: bool,
-}
-
-/// Outputs of the mask decoder for a cohort.
-struct Decoded {
-    low_res: Tensor,
-    score: Tensor,
-    pointers: Tensor,
-    masks: Vec<ObjectMask>,
-}
-
 /// Tracks objects through the frames of one clip.
 pub struct Tracker {
-    backend: Box<dyn Backend>,
-    graphs: Graphs,
+    stages: Stages,
     spec: ModelSpec,
     options: TrackerOptions,
     cohorts: Vec<Cohort>,
     order: Vec<u32>,
-    no_mask: Tensor,
-    times: StageTimes,
-}
-
-impl ModelSpec {
-    /// Reads what the tracker needs from a bundle.
-    ///
-    /// # Errors
-    /// [`TrackError::Unsupported`] for a memory policy or a memory dtype that this program does not know.
-    pub fn of(bundle: &Bundle) -> Result<Self, TrackError> {
-        let manifest = bundle.manifest();
-        let policy = &manifest.policy;
-        if policy.name != "sam2_memory_bank" {
-            return Err(TrackError::Unsupported {
-                field: "policy.name",
-                got: policy.name.clone(),
-                expected: "sam2_memory_bank",
-            });
-        }
-        let element = |field, dtype: &DType| match dtype {
-            DType::Float32 => Ok(Element::F32),
-            DType::Float16 => Ok(Element::F16),
-            DType::Bfloat16 => Ok(Element::Bf16),
-            other => Err(TrackError::Unsupported {
-                field,
-                got: format!("{other:?}"),
-                expected: "a floating-point dtype",
-            }),
-        };
-        let pointers = manifest
-            .graphs
-            .iter()
-            .filter(|graph| graph.role == Role::MaskDecoder)
-            .flat_map(|graph| &graph.outputs)
-            .find(|output| output.name == "pointers");
-        let pointer_element = match pointers {
-            Some(output) => element("mask_decoder.pointers", &output.dtype)?,
-            None => {
-                return Err(TrackError::Unsupported {
-                    field: "mask_decoder",
-                    got: "without output pointers".to_owned(),
-                    expected: "an output pointers",
-                });
-            }
-        };
-        Ok(Self {
-            resolution: manifest.resolution as usize,
-            low_size: manifest.masks.low_res as usize,
-            policy: Parameters {
-                num_maskmem: policy.num_maskmem as usize,
-                max_cond_frames: policy.max_cond_frames as usize,
-                max_object_pointers: policy.max_object_pointers as usize,
-                multimask_output_in_sam: policy.multimask_output_in_sam,
-                multimask_output_for_tracking: policy.multimask_output_for_tracking,
-                multimask_min_points: policy.multimask_min_points as usize,
-                multimask_max_points: policy.multimask_max_points as usize,
-            },
-            slots: Slots {
-                memories: (policy.max_cond_frames + policy.num_maskmem) as usize - 1,
-                pointers: policy.max_object_pointers as usize - 1,
-                channels: manifest.memory.channels as usize,
-                memory_element: element("memory.dtype", &manifest.memory.dtype)?,
-                pointer_element,
-            },
-        })
-    }
 }
 
 impl Tracker {
@@ -265,22 +140,7 @@ impl Tracker {
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
         let spec = ModelSpec::of(bundle)?;
-        let load = |role: Role, name: &'static str| {
-            let path = bundle
-                .graph_path(role)
-                .ok_or_else(|| TrackError::Unsupported {
-                    field: name,
-                    got: "absent".to_owned(),
-                    expected: "a graph of this role",
-                })?;
-            runtime.load(name, &path).map_err(TrackError::Load)
-        };
-        let graphs = Graphs {
-            vision_encoder: load(Role::VisionEncoder, "vision_encoder")?,
-            memory_attention: load(Role::MemoryAttention, "memory_attention")?,
-            mask_decoder: load(Role::MaskDecoder, "mask_decoder")?,
-            memory_encoder: load(Role::MemoryEncoder, "memory_encoder")?,
-        };
+        let graphs = Graphs::load(bundle, &runtime)?;
         Self::from_parts(spec, Box::new(runtime), graphs, options)
     }
 
@@ -294,29 +154,23 @@ impl Tracker {
         graphs: Graphs,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
-        let side = spec.resolution;
-        let no_mask = backend
-            .upload(&[1, side, side], Host::F32(vec![0.0; side * side]))
-            .map_err(TrackError::Load)?;
+        let stages = Stages::new(&spec, backend, graphs).map_err(TrackError::Load)?;
         let options = TrackerOptions {
             chunk: options.chunk.max(1),
             ..options
         };
         Ok(Self {
-            backend,
-            graphs,
+            stages,
             spec,
             options,
             cohorts: Vec::new(),
             order: Vec::new(),
-            no_mask,
-            times: StageTimes::default(),
         })
     }
 
     /// Seconds spent so far.
     pub fn times(&self) -> StageTimes {
-        self.times
+        self.stages.times
     }
 
     /// Bytes that the memory bank holds.
@@ -359,7 +213,7 @@ impl Tracker {
             });
         }
         let graph_error = |source| TrackError::Graph { frame, source };
-        let features = self.encode_image(image).map_err(graph_error)?;
+        let features = self.stages.encode_image(image).map_err(graph_error)?;
         let mut masks = Vec::with_capacity(self.order.len() + prompts.len());
         let mut prompted = Vec::with_capacity(prompts.len());
         for prompt in prompts {
@@ -388,29 +242,6 @@ impl Tracker {
         })
     }
 
-    fn encode_image(&mut self, image: Vec<u8>) -> Result<Features, GraphError> {
-        let side = self.spec.resolution;
-        let image = self.backend.upload(&[1, side, side, 3], Host::U8(image))?;
-        let start = Instant::now();
-        let names = [
-            "features_nlc",
-            "features_no_memory_nlc",
-            "high_res_0_nchw",
-            "high_res_1_nchw",
-        ];
-        let outputs = self
-            .graphs
-            .vision_encoder
-            .run(&[("image", &image)], &names)?;
-        self.times.vision_encoder_s += start.elapsed().as_secs_f64();
-        let [plain, without_memory, high_res_0, high_res_1] = exactly("vision_encoder", outputs)?;
-        Ok(Features {
-            plain,
-            without_memory,
-            high_res: [high_res_0, high_res_1],
-        })
-    }
-
     /// Takes an object out of its cohort, or makes a new one for it.
     fn detach(&mut self, object: u32) -> Result<Cohort, GraphError> {
         let home = self
@@ -431,7 +262,7 @@ impl Tracker {
         }
         let (mine, others): (Vec<usize>, Vec<usize>) =
             (0..cohort.objects.len()).partition(|&row| cohort.objects[row] == object);
-        let backend = self.backend.as_ref();
+        let backend = self.stages.backend.as_ref();
         let detached = cohort.part(backend, &mine)?;
         let rest = cohort.part(backend, &others)?;
         self.cohorts[home] = rest;
@@ -467,7 +298,7 @@ impl Tracker {
                 .iter()
                 .map(|member| (&member.bank, (0..member.objects.len()).collect()))
                 .collect();
-            let bank = Bank::gather(self.backend.as_ref(), &sources)?;
+            let bank = Bank::gather(self.stages.backend.as_ref(), &sources)?;
             let objects = group
                 .iter()
                 .flat_map(|member| member.objects.iter().copied())
@@ -504,7 +335,11 @@ impl Tracker {
         let mask = match &prompt.mask {
             Some(mask) => {
                 let pixels = mask_prompt(mask, side as u32);
-                Some(self.backend.upload(&[1, side, side], Host::F32(pixels))?)
+                Some(
+                    self.stages
+                        .backend
+                        .upload(&[1, side, side], Host::F32(pixels))?,
+                )
             }
             None => None,
         };
@@ -515,14 +350,20 @@ impl Tracker {
                 &features.without_memory
             },
             coords: self
+                .stages
                 .backend
                 .upload(&[1, labels.len(), 2], Host::F32(coords))?,
-            labels: self.backend.upload(&[1, labels.len()], Host::I64(labels))?,
+            labels: self
+                .stages
+                .backend
+                .upload(&[1, labels.len()], Host::I64(labels))?,
             mask: mask.as_ref(),
             multimask,
         };
-        let decoded = self.decode(features, &decode, &cohort.objects)?;
-        let memory = self.encode_memory(features, &decoded, mask.as_ref(), true)?;
+        let decoded = self.stages.decode(features, &decode, &cohort.objects)?;
+        let memory = self
+            .stages
+            .encode_memory(features, &decoded, mask.as_ref(), true)?;
         cohort.bank.insert(
             frame,
             Entry {
@@ -555,7 +396,12 @@ impl Tracker {
         let recall = policy::recall(parameters, &cohort.history, frame, self.options.num_frames);
         let recalled = cohort
             .bank
-            .recall(self.backend.as_ref(), self.spec.slots, objects, &recall)
+            .recall(
+                self.stages.backend.as_ref(),
+                self.spec.slots,
+                objects,
+                &recall,
+            )
             .map_err(|source| TrackError::Bank { frame, source })?;
         let horizon = policy::pointer_horizon(parameters, self.options.num_frames);
         // The reference divides in float32.
@@ -573,16 +419,19 @@ impl Tracker {
             .collect();
         let graph_error = |source| TrackError::Graph { frame, source };
         let conditioned = self
+            .stages
             .attend(features, &recalled, memory_time, pointer_time, objects)
             .map_err(graph_error)?;
         let (coords, labels) = no_points(objects);
         let decode = Decode {
             embeddings: &conditioned,
             coords: self
+                .stages
                 .backend
                 .upload(&[objects, 1, 2], Host::F32(coords))
                 .map_err(graph_error)?,
             labels: self
+                .stages
                 .backend
                 .upload(&[objects, 1], Host::I64(labels))
                 .map_err(graph_error)?,
@@ -590,9 +439,11 @@ impl Tracker {
             multimask: policy::use_multimask(&self.spec.policy, false, 0),
         };
         let decoded = self
+            .stages
             .decode(features, &decode, &cohort.objects)
             .map_err(graph_error)?;
         let memory = self
+            .stages
             .encode_memory(features, &decoded, None, false)
             .map_err(graph_error)?;
         cohort.bank.insert(
@@ -604,149 +455,6 @@ impl Tracker {
         );
         cohort.history.tracked.insert(frame);
         Ok(decoded.masks)
-    }
-
-    fn attend(
-        &mut self,
-        features: &Features,
-        recalled: &crate::bank::Recalled,
-        memory_time: Vec<i64>,
-        pointer_time: Vec<f32>,
-        objects: usize,
-    ) -> Result<Tensor, GraphError> {
-        let entries = memory_time.len();
-        let memory_time = self
-            .backend
-            .upload(&[objects, entries], Host::I64(memory_time.repeat(objects)))?;
-        let pointers = pointer_time.len();
-        let pointer_time = match pointers {
-            0 => self.backend.empty(Element::F32, &[objects, 0])?,
-            _ => self.backend.upload(
-                &[objects, pointers],
-                Host::F32(pointer_time.repeat(objects)),
-            )?,
-        };
-        let memory_names: Vec<String> = (0..recalled.memories.len())
-            .map(|i| format!("memory_{i}"))
-            .collect();
-        let pointer_names: Vec<String> = (1..=recalled.pointers.len())
-            .map(|i| format!("pointers_{i}"))
-            .collect();
-        let mut inputs = vec![
-            ("features_nlc", &features.plain),
-            ("pointers_cond", &recalled.cond_pointers),
-        ];
-        inputs.extend(
-            memory_names
-                .iter()
-                .map(String::as_str)
-                .zip(&recalled.memories),
-        );
-        inputs.extend(
-            pointer_names
-                .iter()
-                .map(String::as_str)
-                .zip(&recalled.pointers),
-        );
-        inputs.push(("memory_time", &memory_time));
-        inputs.push(("pointer_time", &pointer_time));
-        let start = Instant::now();
-        let outputs = self
-            .graphs
-            .memory_attention
-            .run(&inputs, &["conditioned_nlc"])?;
-        self.times.memory_attention_s += start.elapsed().as_secs_f64();
-        let [conditioned] = exactly("memory_attention", outputs)?;
-        Ok(conditioned)
-    }
-
-    fn decode(
-        &mut self,
-        features: &Features,
-        decode: &Decode,
-        objects: &[u32],
-    ) -> Result<Decoded, GraphError> {
-        let has_mask = self
-            .backend
-            .upload(&[1], Host::Bool(vec![decode.mask.is_some()]))?;
-        let multimask = self
-            .backend
-            .upload(&[1], Host::Bool(vec![decode.multimask]))?;
-        let inputs = [
-            ("embeddings_nlc", decode.embeddings),
-            ("high_res_0_nchw", &features.high_res[0]),
-            ("high_res_1_nchw", &features.high_res[1]),
-            ("point_coords", &decode.coords),
-            ("point_labels", &decode.labels),
-            ("mask_prompt", decode.mask.unwrap_or(&self.no_mask)),
-            ("has_mask_prompt", &has_mask),
-            ("multimask", &multimask),
-        ];
-        let start = Instant::now();
-        let outputs = self.graphs.mask_decoder.run(
-            &inputs,
-            &["low_res_masks", "object_score", "iou", "pointers"],
-        )?;
-        self.times.mask_decoder_s += start.elapsed().as_secs_f64();
-        let [low_res, score, iou, pointers] = exactly("mask_decoder", outputs)?;
-        let logits = self.backend.download(&low_res)?;
-        let scores = self.backend.download(&score)?;
-        let ious = self.backend.download(&iou)?;
-        let area = self.spec.low_size * self.spec.low_size;
-        if logits.len() != area * objects.len() || scores.len() != objects.len() {
-            return Err(GraphError::Tensor {
-                name: "low_res_masks".to_owned(),
-                expected: format!("{} masks of {area} logits", objects.len()),
-                got: format!("{} logits and {} scores", logits.len(), scores.len()),
-            });
-        }
-        let masks = objects
-            .iter()
-            .zip(logits.chunks_exact(area))
-            .zip(&scores)
-            .enumerate()
-            .map(|(row, ((&object, low_res), &score))| ObjectMask {
-                object,
-                low_res: low_res.to_vec(),
-                score,
-                iou: ious.get(row).copied(),
-            })
-            .collect();
-        Ok(Decoded {
-            low_res,
-            score,
-            pointers,
-            masks,
-        })
-    }
-
-    fn encode_memory(
-        &mut self,
-        features: &Features,
-        decoded: &Decoded,
-        mask: Option<&Tensor>,
-        from_prompt: bool,
-    ) -> Result<Tensor, GraphError> {
-        let objects = decoded.masks.len();
-        let has_mask = self
-            .backend
-            .upload(&[1], Host::Bool(vec![mask.is_some()]))?;
-        let from_prompt = self
-            .backend
-            .upload(&[objects], Host::Bool(vec![from_prompt; objects]))?;
-        let inputs = [
-            ("features_nlc", &features.plain),
-            ("low_res_masks", &decoded.low_res),
-            ("mask_prompt", mask.unwrap_or(&self.no_mask)),
-            ("has_mask_prompt", &has_mask),
-            ("object_score", &decoded.score),
-            ("from_prompt", &from_prompt),
-        ];
-        let start = Instant::now();
-        let outputs = self.graphs.memory_encoder.run(&inputs, &["memory_nlc"])?;
-        self.times.memory_encoder_s += start.elapsed().as_secs_f64();
-        let [memory] = exactly("memory_encoder", outputs)?;
-        Ok(memory)
     }
 }
 
@@ -769,15 +477,6 @@ impl Cohort {
         let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();
         self.history.tracked.retain(|frame| held.contains(frame));
     }
-}
-
-fn exactly<const N: usize>(role: &str, outputs: Vec<Tensor>) -> Result<[Tensor; N], GraphError> {
-    let count = outputs.len();
-    outputs.try_into().map_err(|_| GraphError::Tensor {
-        name: format!("outputs of {role}"),
-        expected: N.to_string(),
-        got: count.to_string(),
-    })
 }
 
 /// "No point" for each object: what the reference gives its prompt encoder on frames without a prompt.

@@ -1,9 +1,8 @@
-//! ONNX Runtime: the only module that names the `ort` crate.
+//! ONNX Runtime: with [`join`], the only module that names the `ort` crate.
 //!
 //! Inputs and outputs are bound to the device, in a binding of their own for every run: a binding that is used twice
 //! writes its outputs into the buffers that the bank still holds.
 
-use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -13,10 +12,9 @@ use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::value::{
-    DynTensor, DynValue, Outlet, Shape, SymbolicDimensions, Tensor as OrtTensor, TensorElementType,
-    ValueType,
-};
+use ort::value::{DynTensor, DynValue, Tensor as OrtTensor, TensorElementType};
+
+mod join;
 
 use super::library::{self, Library};
 use super::rows::{self, JoinGraphs};
@@ -451,7 +449,7 @@ impl Backend for Runtime {
         let plan = rows::plan_rows(sources)?;
         let tensors: Vec<&Tensor> = sources.iter().map(|(tensor, _)| *tensor).collect();
         if self.options.provider == Provider::Cpu {
-            return join_on_host(&tensors, &plan);
+            return join::on_host(&tensors, &plan);
         }
         let rows: Vec<&[usize]> = sources.iter().map(|(_, rows)| rows.as_slice()).collect();
         self.join_on_device(&tensors, &rows, &plan)
@@ -460,150 +458,8 @@ impl Backend for Runtime {
     fn concat_tokens(&self, tensors: &[&Tensor]) -> Result<Tensor, GraphError> {
         let plan = rows::plan_tokens(tensors)?;
         if self.options.provider == Provider::Cpu {
-            return join_on_host(tensors, &plan);
+            return join::on_host(tensors, &plan);
         }
         self.join_on_device(tensors, &[], &plan)
     }
-}
-
-fn join_on_host(tensors: &[&Tensor], plan: &rows::Plan) -> Result<Tensor, GraphError> {
-    let failed = |error: ort::Error| GraphError::Device {
-        operation: format!("making a tensor of shape {:?}", plan.shape),
-        reason: message(error),
-    };
-    let mut target = DynTensor::new(
-        &Allocator::default(),
-        element_to(plan.key.element),
-        plan.shape.clone(),
-    )
-    .map_err(failed)?;
-    let mut write = target.data_ptr_mut().cast::<u8>();
-    let mut sources = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        sources.push(unwrap("join", tensor)?.data_ptr().cast::<u8>());
-    }
-    for &(source, start, bytes) in plan.slices.iter().filter(|(_, _, bytes)| *bytes > 0) {
-        // SAFETY: the plan proved that every slice lies inside its source and that the target holds exactly the sum of
-        // them; all are in host memory with this provider, and the target is new.
-        unsafe {
-            std::ptr::copy_nonoverlapping(sources[source].add(start), write, bytes);
-            write = write.add(bytes);
-        }
-    }
-    wrap("join", target.into_dyn())
-}
-
-impl Runtime {
-    /// The same as [`join_on_host`] through a graph, for tensors that the host cannot see. `rows` is empty when whole
-    /// tensors are joined.
-    fn join_on_device(
-        &self,
-        tensors: &[&Tensor],
-        rows: &[&[usize]],
-        plan: &rows::Plan,
-    ) -> Result<Tensor, GraphError> {
-        let mut cache = self
-            .join_graphs
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let graph = match cache.entry(plan.key) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let builder = self
-                    .builder()
-                    .map_err(|reason| self.provider_error(reason))?;
-                let session =
-                    join_session(&builder, plan.key).map_err(|error| GraphError::Device {
-                        operation: "building the graph that joins tensors".to_owned(),
-                        reason: message(error),
-                    })?;
-                let device = self
-                    .device()
-                    .map_err(|error| self.provider_error(message(error)))?;
-                entry.insert(Box::new(OrtGraph {
-                    role: "join".to_owned(),
-                    session,
-                    device,
-                }))
-            }
-        };
-        let mut named = Vec::new();
-        for (i, tensor) in tensors.iter().enumerate() {
-            named.push((format!("source_{i}"), (*tensor).clone()));
-        }
-        for (i, rows) in rows.iter().enumerate() {
-            let data = rows.iter().map(|&row| row as i64).collect();
-            named.push((
-                format!("rows_{i}"),
-                self.upload(&[rows.len()], Host::I64(data))?,
-            ));
-        }
-        let inputs: Vec<(&str, &Tensor)> = named
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
-            .collect();
-        let mut outputs = graph.run(&inputs, &["joined"])?;
-        outputs.pop().ok_or_else(|| GraphError::Tensor {
-            name: "joined".to_owned(),
-            expected: "one output".to_owned(),
-            got: "none".to_owned(),
-        })
-    }
-}
-
-/// A session that joins tensors of one dtype and rank.
-fn join_session(builder: &SessionBuilder, key: rows::Key) -> ort::Result<Session> {
-    use ort::editor::{Graph as Editor, Model, Node, ONNX_DOMAIN, Opset};
-    use ort::operator::Attribute;
-
-    let outlet = |name: &str, ty: TensorElementType, rank: usize| {
-        let shape = Shape::new(std::iter::repeat_n(-1, rank));
-        Outlet::new(
-            name,
-            ValueType::Tensor {
-                ty,
-                shape,
-                dimension_symbols: SymbolicDimensions::empty(rank),
-            },
-        )
-    };
-    let element = element_to(key.element);
-    let mut graph = Editor::new()?;
-    let mut inputs: Vec<Outlet> = (0..key.sources)
-        .map(|i| outlet(&format!("source_{i}"), element, key.rank))
-        .collect();
-    let mut parts: Vec<String> = (0..key.sources).map(|i| format!("source_{i}")).collect();
-    if key.join == rows::Join::Rows {
-        inputs.extend(
-            (0..key.sources).map(|i| outlet(&format!("rows_{i}"), TensorElementType::Int64, 1)),
-        );
-        parts = (0..key.sources).map(|i| format!("part_{i}")).collect();
-    }
-    graph.set_inputs(inputs)?;
-    graph.set_outputs([outlet("joined", element, key.rank)])?;
-    if key.join == rows::Join::Rows {
-        for (i, part) in parts.iter().enumerate() {
-            let names = [format!("source_{i}"), format!("rows_{i}")];
-            graph.add_node(Node::new(
-                "Gather",
-                ONNX_DOMAIN,
-                format!("gather_{i}"),
-                names,
-                [part.clone()],
-                [],
-            )?)?;
-        }
-    }
-    let axis = Attribute::new("axis", i64::from(key.join == rows::Join::Tokens))?;
-    graph.add_node(Node::new(
-        "Concat",
-        ONNX_DOMAIN,
-        "concat",
-        parts,
-        ["joined"],
-        [axis],
-    )?)?;
-    let mut model = Model::new([Opset::new(ONNX_DOMAIN, 20)?])?;
-    model.set_graph(graph)?;
-    model.into_session(builder)
 }

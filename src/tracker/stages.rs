@@ -1,0 +1,253 @@
+//! One run of each graph: names its inputs, times it, and reads what the host needs.
+
+use std::time::Instant;
+
+use super::ObjectMask;
+use super::model::{Graphs, ModelSpec};
+use crate::bank::Recalled;
+use crate::graph::{Backend, Element, GraphError, Host, Tensor};
+
+/// Seconds spent in each stage so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct StageTimes {
+    /// Image to features.
+    pub vision_encoder_s: f64,
+    /// Features conditioned on memory.
+    pub memory_attention_s: f64,
+    /// Masks, scores and pointers.
+    pub mask_decoder_s: f64,
+    /// Masks to memory.
+    pub memory_encoder_s: f64,
+}
+
+/// What the image of a frame becomes.
+pub(super) struct Features {
+    pub(super) plain: Tensor,
+    pub(super) without_memory: Tensor,
+    pub(super) high_res: [Tensor; 2],
+}
+
+/// Inputs of the mask decoder beside the features; `points` rows are objects.
+pub(super) struct Decode<'a> {
+    pub(super) embeddings: &'a Tensor,
+    pub(super) coords: Tensor,
+    pub(super) labels: Tensor,
+    pub(super) mask: Option<&'a Tensor>,
+    pub(super) multimask: bool,
+}
+
+/// Outputs of the mask decoder for a cohort.
+pub(super) struct Decoded {
+    pub(super) low_res: Tensor,
+    pub(super) score: Tensor,
+    pub(super) pointers: Tensor,
+    pub(super) masks: Vec<ObjectMask>,
+}
+
+/// The graphs on their backend.
+pub(super) struct Stages {
+    pub(super) backend: Box<dyn Backend>,
+    graphs: Graphs,
+    resolution: usize,
+    low_size: usize,
+    no_mask: Tensor,
+    pub(super) times: StageTimes,
+}
+
+impl Stages {
+    pub(super) fn new(
+        spec: &ModelSpec,
+        backend: Box<dyn Backend>,
+        graphs: Graphs,
+    ) -> Result<Self, GraphError> {
+        let side = spec.resolution;
+        let no_mask = backend.upload(&[1, side, side], Host::F32(vec![0.0; side * side]))?;
+        Ok(Self {
+            backend,
+            graphs,
+            resolution: side,
+            low_size: spec.low_size,
+            no_mask,
+            times: StageTimes::default(),
+        })
+    }
+
+    /// Image to features; `image` is `[resolution, resolution, 3]` RGB.
+    pub(super) fn encode_image(&mut self, image: Vec<u8>) -> Result<Features, GraphError> {
+        let side = self.resolution;
+        let image = self.backend.upload(&[1, side, side, 3], Host::U8(image))?;
+        let start = Instant::now();
+        let names = [
+            "features_nlc",
+            "features_no_memory_nlc",
+            "high_res_0_nchw",
+            "high_res_1_nchw",
+        ];
+        let outputs = self
+            .graphs
+            .vision_encoder
+            .run(&[("image", &image)], &names)?;
+        self.times.vision_encoder_s += start.elapsed().as_secs_f64();
+        let [plain, without_memory, high_res_0, high_res_1] = exactly("vision_encoder", outputs)?;
+        Ok(Features {
+            plain,
+            without_memory,
+            high_res: [high_res_0, high_res_1],
+        })
+    }
+
+    /// Features conditioned on what `objects` objects recall, `[objects, tokens, channels]`.
+    pub(super) fn attend(
+        &mut self,
+        features: &Features,
+        recalled: &Recalled,
+        memory_time: Vec<i64>,
+        pointer_time: Vec<f32>,
+        objects: usize,
+    ) -> Result<Tensor, GraphError> {
+        let entries = memory_time.len();
+        let memory_time = self
+            .backend
+            .upload(&[objects, entries], Host::I64(memory_time.repeat(objects)))?;
+        let pointers = pointer_time.len();
+        let pointer_time = match pointers {
+            0 => self.backend.empty(Element::F32, &[objects, 0])?,
+            _ => self.backend.upload(
+                &[objects, pointers],
+                Host::F32(pointer_time.repeat(objects)),
+            )?,
+        };
+        let memory_names: Vec<String> = (0..recalled.memories.len())
+            .map(|i| format!("memory_{i}"))
+            .collect();
+        let pointer_names: Vec<String> = (1..=recalled.pointers.len())
+            .map(|i| format!("pointers_{i}"))
+            .collect();
+        let mut inputs = vec![
+            ("features_nlc", &features.plain),
+            ("pointers_cond", &recalled.cond_pointers),
+        ];
+        inputs.extend(
+            memory_names
+                .iter()
+                .map(String::as_str)
+                .zip(&recalled.memories),
+        );
+        inputs.extend(
+            pointer_names
+                .iter()
+                .map(String::as_str)
+                .zip(&recalled.pointers),
+        );
+        inputs.push(("memory_time", &memory_time));
+        inputs.push(("pointer_time", &pointer_time));
+        let start = Instant::now();
+        let outputs = self
+            .graphs
+            .memory_attention
+            .run(&inputs, &["conditioned_nlc"])?;
+        self.times.memory_attention_s += start.elapsed().as_secs_f64();
+        let [conditioned] = exactly("memory_attention", outputs)?;
+        Ok(conditioned)
+    }
+
+    /// Masks, scores and pointers of `objects`.
+    pub(super) fn decode(
+        &mut self,
+        features: &Features,
+        decode: &Decode,
+        objects: &[u32],
+    ) -> Result<Decoded, GraphError> {
+        let has_mask = self
+            .backend
+            .upload(&[1], Host::Bool(vec![decode.mask.is_some()]))?;
+        let multimask = self
+            .backend
+            .upload(&[1], Host::Bool(vec![decode.multimask]))?;
+        let inputs = [
+            ("embeddings_nlc", decode.embeddings),
+            ("high_res_0_nchw", &features.high_res[0]),
+            ("high_res_1_nchw", &features.high_res[1]),
+            ("point_coords", &decode.coords),
+            ("point_labels", &decode.labels),
+            ("mask_prompt", decode.mask.unwrap_or(&self.no_mask)),
+            ("has_mask_prompt", &has_mask),
+            ("multimask", &multimask),
+        ];
+        let start = Instant::now();
+        let outputs = self.graphs.mask_decoder.run(
+            &inputs,
+            &["low_res_masks", "object_score", "iou", "pointers"],
+        )?;
+        self.times.mask_decoder_s += start.elapsed().as_secs_f64();
+        let [low_res, score, iou, pointers] = exactly("mask_decoder", outputs)?;
+        let logits = self.backend.download(&low_res)?;
+        let scores = self.backend.download(&score)?;
+        let ious = self.backend.download(&iou)?;
+        let area = self.low_size * self.low_size;
+        if logits.len() != area * objects.len() || scores.len() != objects.len() {
+            return Err(GraphError::Tensor {
+                name: "low_res_masks".to_owned(),
+                expected: format!("{} masks of {area} logits", objects.len()),
+                got: format!("{} logits and {} scores", logits.len(), scores.len()),
+            });
+        }
+        let masks = objects
+            .iter()
+            .zip(logits.chunks_exact(area))
+            .zip(&scores)
+            .enumerate()
+            .map(|(row, ((&object, low_res), &score))| ObjectMask {
+                object,
+                low_res: low_res.to_vec(),
+                score,
+                iou: ious.get(row).copied(),
+            })
+            .collect();
+        Ok(Decoded {
+            low_res,
+            score,
+            pointers,
+            masks,
+        })
+    }
+
+    /// The memory that masks leave, `[objects, tokens, channels]`; `mask` stands for the logits if given.
+    pub(super) fn encode_memory(
+        &mut self,
+        features: &Features,
+        decoded: &Decoded,
+        mask: Option<&Tensor>,
+        from_prompt: bool,
+    ) -> Result<Tensor, GraphError> {
+        let objects = decoded.masks.len();
+        let has_mask = self
+            .backend
+            .upload(&[1], Host::Bool(vec![mask.is_some()]))?;
+        let from_prompt = self
+            .backend
+            .upload(&[objects], Host::Bool(vec![from_prompt; objects]))?;
+        let inputs = [
+            ("features_nlc", &features.plain),
+            ("low_res_masks", &decoded.low_res),
+            ("mask_prompt", mask.unwrap_or(&self.no_mask)),
+            ("has_mask_prompt", &has_mask),
+            ("object_score", &decoded.score),
+            ("from_prompt", &from_prompt),
+        ];
+        let start = Instant::now();
+        let outputs = self.graphs.memory_encoder.run(&inputs, &["memory_nlc"])?;
+        self.times.memory_encoder_s += start.elapsed().as_secs_f64();
+        let [memory] = exactly("memory_encoder", outputs)?;
+        Ok(memory)
+    }
+}
+
+fn exactly<const N: usize>(role: &str, outputs: Vec<Tensor>) -> Result<[Tensor; N], GraphError> {
+    let count = outputs.len();
+    outputs.try_into().map_err(|_| GraphError::Tensor {
+        name: format!("outputs of {role}"),
+        expected: N.to_string(),
+        got: count.to_string(),
+    })
+}
