@@ -95,7 +95,8 @@ def randomise(model: Sam3TrackerVideoModel, seed: int, score_bias: float = 8.0) 
     model.memory_encoder.mask_downsampler.final_conv.weight.mul_(0.5)
     model.object_pointer_proj.proj_out.weight.mul_(0.5)
     draw(model.mask_decoder.iou_prediction_head.proj_out.bias, 5.0)
-    model.temporal_positional_encoding_projection_layer.weight.mul_(3.0)
+    if model.config.enable_temporal_pos_encoding_for_object_pointers:
+        model.temporal_positional_encoding_projection_layer.weight.mul_(3.0)
     model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(score_bias)
 
 

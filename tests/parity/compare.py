@@ -73,5 +73,8 @@ def objects_differ(folder: Path) -> float:
     for path in sorted(folder.glob("*.safetensors")):
         masks = load_file(path)["low_res_masks"].astype(np.float64)
         for other in masks[1:]:
-            largest = max(largest, float(np.linalg.norm(other - masks[0]) / np.linalg.norm(masks[0])))
+            largest = max(
+                largest,
+                float(np.linalg.norm(other - masks[0]) / np.linalg.norm(masks[0])),
+            )
     return largest

@@ -42,7 +42,12 @@ def synthetic_clip(folder: Path, frames: int, width: int = 214, height: int = 12
     for frame in range(frames):
         image = ground.copy()
         for index, (cx, cy, radius, dx, dy) in enumerate(
-            [(40, 40, 20, 4, 1), (120, 60, 28, -2, 1), (170, 80, 18, -3, -2), (80, 90, 14, 2, -2)]
+            [
+                (40, 40, 20, 4, 1),
+                (120, 60, 28, -2, 1),
+                (170, 80, 18, -3, -2),
+                (80, 90, 14, 2, -2),
+            ]
         ):
             inside = (x - cx - dx * frame) ** 2 + (y - cy - dy * frame) ** 2 < radius**2
             image[inside] = (colours[index] + 30 * np.sin((x - dx * frame) / 3)[..., None])[inside]
@@ -69,8 +74,22 @@ class Workshop:
         """The exported bundle of a checkpoint."""
         path = self.folder / "models" / f"{checkpoint.name}-{resolution}-{precision}"
         if not path.exists():
-            command = [sys.executable, "-m", "snow_export.cli", str(checkpoint), "--res", str(resolution)]
-            command += ["--precision", precision, "--out", str(self.folder / "models"), "--golden-frames", "0"]
+            command = [
+                sys.executable,
+                "-m",
+                "snow_export.cli",
+                str(checkpoint),
+                "--res",
+                str(resolution),
+            ]
+            command += [
+                "--precision",
+                precision,
+                "--out",
+                str(self.folder / "models"),
+                "--golden-frames",
+                "0",
+            ]
             subprocess.run(command, check=True, capture_output=True)
         return path
 
@@ -100,15 +119,39 @@ class Workshop:
         """Logits of the unpatched reference, computed in a process of its own."""
         path = self.folder / "reference" / f"{checkpoint.name}-{clip.name}-{prompts.stem}-{resolution}"
         if not path.exists():
-            command = [sys.executable, "-m", "snow_export.reference", str(checkpoint), "--frames", str(clip)]
-            command += ["--prompts", str(prompts), "--res", str(resolution), "--out", str(path)]
+            command = [
+                sys.executable,
+                "-m",
+                "snow_export.reference",
+                str(checkpoint),
+                "--frames",
+                str(clip),
+            ]
+            command += [
+                "--prompts",
+                str(prompts),
+                "--res",
+                str(resolution),
+                "--out",
+                str(path),
+            ]
             subprocess.run(command, check=True, capture_output=True)
         return path
 
     def run(self, bundle: Path, clip: Path, prompts: Path, name: str, *options: str) -> Path:
         """Logits of `snow-ort run`."""
         out = self.folder / "runs" / name
-        command = [program("snow-ort"), "run", clip, "--model", bundle, "--prompts", prompts, "--out", out / "out"]
+        command = [
+            program("snow-ort"),
+            "run",
+            clip,
+            "--model",
+            bundle,
+            "--prompts",
+            prompts,
+            "--out",
+            out / "out",
+        ]
         command += ["--dump-logits", out / "logits", "--overwrite", "--quiet", *options]
         run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr

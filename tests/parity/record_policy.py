@@ -23,8 +23,15 @@ SCENARIOS = {
     "two-frames": {"frames": 2, "prompts": {1: [0]}},
     "late-object": {"frames": 20, "prompts": {1: [0], 2: [7]}},
     "refined": {"frames": 22, "prompts": {1: [0, 9], 2: [0]}},
-    "many-conditioning-frames": {"frames": 30, "prompts": {1: [0, 3, 4, 8, 12, 20, 21]}},
-    "conditioning-frames-ahead": {"frames": 26, "prompts": {1: [0, 5, 9, 14, 18, 22], 2: [10]}, "ahead": True},
+    "many-conditioning-frames": {
+        "frames": 30,
+        "prompts": {1: [0, 3, 4, 8, 12, 20, 21]},
+    },
+    "conditioning-frames-ahead": {
+        "frames": 26,
+        "prompts": {1: [0, 5, 9, 14, 18, 22], 2: [10]},
+        "ahead": True,
+    },
 }
 
 
@@ -112,7 +119,10 @@ def record(scenario: dict) -> dict:
         for object_id, prompted in scenario["prompts"].items():
             if frame in prompted:
                 processor.add_inputs_to_inference_session(
-                    session, frame_idx=frame, obj_ids=object_id, input_boxes=[[[3.0, 3.0, 20.0, 20.0]]]
+                    session,
+                    frame_idx=frame,
+                    obj_ids=object_id,
+                    input_boxes=[[[3.0, 3.0, 20.0, 20.0]]],
                 )
                 model(inference_session=session, frame_idx=frame)
 
@@ -127,7 +137,11 @@ def record(scenario: dict) -> dict:
             # Runs that a prompt of another object triggers are repeated below and then count.
             recorder.records = [one for one in recorder.records if one["frame"] != frame]
         model(inference_session=session, frame_idx=frame)
-    return {"parameters": parameters, "num_frames": len(frames), "recalls": recorder.records}
+    return {
+        "parameters": parameters,
+        "num_frames": len(frames),
+        "recalls": recorder.records,
+    }
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """`snow-ort run` against the unpatched reference: the same checkpoint, the same frames, the same prompts."""
 
+import subprocess
+
 import numpy as np
 import pytest
 from compare import compare, objects_differ
@@ -17,9 +19,16 @@ BOXES = [
     [10, 10, 840, 470],
     [360, 150, 460, 240],
 ]
-BOX, POINT = {"frame": 0, "object": 1, "box": BOXES[0]}, {"frame": 0, "object": 2, "points": [[640, 200, 1]]}
+BOX, POINT = (
+    {"frame": 0, "object": 1, "box": BOXES[0]},
+    {"frame": 0, "object": 2, "points": [[640, 200, 1]]},
+)
 MASK = {"frame": 0, "object": 3, "mask": "mask-854x480.png"}
-POINTS = {"frame": 0, "object": 4, "points": [[100, 120, 1], [300, 60, 0], [160, 180, 1]]}
+POINTS = {
+    "frame": 0,
+    "object": 4,
+    "points": [[100, 120, 1], [300, 60, 0], [160, 180, 1]],
+}
 BOTH = {"frame": 0, "object": 5, "box": BOXES[4], "points": [[150, 350, 1]]}
 
 # Name -> frames, prompts.
@@ -27,8 +36,18 @@ CASES = {
     "box": (25, [BOX]),
     "short": (6, [BOX, POINT]),
     "kinds": (25, [BOX, POINT, MASK, POINTS, BOTH]),
-    "nine": (12, [{"frame": 0, "object": i + 1, "box": box} for i, box in enumerate(BOXES)]),
-    "refined": (20, [BOX, POINT, {"frame": 9, "object": 1, "points": [[330, 240, 1], [600, 90, 0]]}]),
+    "nine": (
+        12,
+        [{"frame": 0, "object": i + 1, "box": box} for i, box in enumerate(BOXES)],
+    ),
+    "refined": (
+        20,
+        [
+            BOX,
+            POINT,
+            {"frame": 9, "object": 1, "points": [[330, 240, 1], [600, 90, 0]]},
+        ],
+    ),
     "late": (22, [BOX, {"frame": 7, "object": 2, "box": BOXES[2]}]),
     "conditioned": (
         26,
@@ -79,6 +98,49 @@ def test_two_resolutions_of_one_checkpoint(workshop, resolution):
     assert result.passes(), result.summary()
 
 
+def test_a_video_file(workshop):
+    """The program decodes a file; the reference gets the frames that the ffmpeg command decodes from it."""
+    prompts = workshop.prompts(
+        "video",
+        [
+            {"frame": 0, "object": 3, "box": [20, 20, 60, 60]},
+            {"frame": 2, "object": 1, "points": [[120, 62, 1]]},
+        ],
+    )
+    folder = workshop.synthetic(20)
+    video, decoded = (
+        workshop.folder / "synthetic.mp4",
+        workshop.folder / "synthetic-decoded",
+    )
+    if not decoded.exists():
+        decoded.mkdir()
+        encode = [
+            "-framerate",
+            "12",
+            "-i",
+            folder / "%05d.png",
+            "-c:v",
+            "libx264",
+            "-pix_fmt",
+            "yuv420p",
+            video,
+        ]
+        for arguments in (
+            encode,
+            ["-i", video, "-start_number", "0", decoded / "%05d.png"],
+        ):
+            subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *map(str, arguments)], check=True)
+    checkpoint = workshop.checkpoint(6)
+    reference = workshop.reference(checkpoint, decoded, prompts, 112)
+    result = compare(
+        workshop.run(workshop.bundle(checkpoint, 112), video, prompts, "video"),
+        reference,
+    )
+    print(f"\nvideo: {result.summary()}")
+    assert len(result.frames) == 20
+    assert result.passes(), result.summary()
+
+
 def test_an_object_that_disappears(workshop):
     result, _ = check(workshop, "kinds", seed=4, size=112, resolution=112, score_bias=3.0)
     assert result.lost > 0, "no object was ever absent; choose another seed"
@@ -104,7 +166,14 @@ def test_chunks_change_nothing(workshop, chunk):
 
 # Each falsifies one input of the tracker; what stays within the tolerance would not have been noticed.
 @pytest.mark.parametrize(
-    "how", ["dropped-memory", "shifted-memory-time", "shifted-pointer-time", "no-pointers", "stale-features"]
+    "how",
+    [
+        "dropped-memory",
+        "shifted-memory-time",
+        "shifted-pointer-time",
+        "no-pointers",
+        "stale-features",
+    ],
 )
 def test_the_comparison_is_sharp(workshop, how):
     frames, entries = CASES["box"]
@@ -125,7 +194,12 @@ def test_the_preprocessed_image(workshop):
 
     clip = workshop.clip(2)
     for resolution in (112, 336, 1008):
-        dump = workshop.tampered(workshop.bundle(workshop.checkpoint(1), 112), clip, clip, f"image-{resolution}")
+        dump = workshop.tampered(
+            workshop.bundle(workshop.checkpoint(1), 112),
+            clip,
+            clip,
+            f"image-{resolution}",
+        )
         got = load_file(dump / "image.safetensors")["image"].astype(np.float32)
         processor = load_processor(resolution, [0.5] * 3, [0.5] * 3)
         frames = read_frames(clip, 1)

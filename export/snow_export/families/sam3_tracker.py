@@ -29,14 +29,22 @@ def patch_and_window(config) -> tuple[int, int]:
 def load_model(path: str, config) -> Sam3TrackerVideoModel:
     """The unpatched reference model in float32, evaluation mode, every parameter from the checkpoint."""
     model, info = Sam3TrackerVideoModel.from_pretrained(
-        path, config=tracker_config(config), dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+        path,
+        config=tracker_config(config),
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        # Reported below, with their names, instead of a bare refusal.
+        ignore_mismatched_sizes=True,
     )
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
-            names = ", ".join(sorted(str(key) for key in info[kind])[:4])
+            names = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+            what = "missing in the checkpoint" if kind == "missing_keys" else "of another shape in the checkpoint"
             raise ExportError(
-                f"{path}: {len(info[kind])} tensors of the tracker are {kind.split('_')[0]} in the checkpoint "
-                f"({names}, …). It is incomplete or of another architecture than its config.json says."
+                f"{path}: tensors of the tracker that are {what}: {len(names)} ({shown}). It is incomplete or of "
+                "another architecture than its config.json says."
             )
     return model.eval()
 
@@ -44,12 +52,15 @@ def load_model(path: str, config) -> Sam3TrackerVideoModel:
 def check_supported(config) -> None:
     """Rejects configurations whose graphs would not be the reference's."""
     tracker = tracker_config(config)
+    hidden, channels = tracker.vision_config.fpn_hidden_size, tracker.memory_encoder_output_channels
     expected = {
         "memory_attention_num_attention_heads": (tracker.memory_attention_num_attention_heads == 1, "1"),
         "num_maskmem": (tracker.num_maskmem >= 2, "2 or more"),
         "max_cond_frame_num": (tracker.max_cond_frame_num >= 1, "1 or more"),
         "max_object_pointers_in_encoder": (tracker.max_object_pointers_in_encoder >= 2, "2 or more"),
         "memory_encoder_output_channels": (tracker.memory_encoder_output_channels == 64, "64, as the reference has it"),
+        # The reference itself fails on pointers that are no wider than a memory.
+        "fpn_hidden_size": (hidden > channels and hidden % channels == 0, f"a multiple of {channels} above it"),
         "layer_scale_init_value": (tracker.vision_config.backbone_config.layer_scale_init_value is None, "null"),
     }
     for name, (fine, wanted) in expected.items():

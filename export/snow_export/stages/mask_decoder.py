@@ -112,7 +112,7 @@ class MaskDecoder(nn.Module):
             choice = torch.where(stability >= self.decoder.dynamic_multimask_stability_thresh, single, best)
         return torch.where(multimask, best, choice), torch.where(multimask, best, single)
 
-    def forward(
+    def predict(
         self,
         embeddings_nlc: Tensor,
         high_res_0_nchw: Tensor,
@@ -121,8 +121,10 @@ class MaskDecoder(nn.Module):
         point_labels: Tensor,
         mask_prompt: Tensor,
         has_mask_prompt: Tensor,
-        multimask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All candidates before one is chosen: masks `[N, 4, 4 G, 4 G]`, their predicted IoU `[N, 4]`, the object score
+        `[N, 1]` and the mask tokens `[N, 4, C]`; the first candidate is the single mask. Training supervises these.
+        """
         decoder = self.decoder
         objects = embeddings_nlc.shape[0]
         sparse = self._embed_points(point_coords, point_labels)
@@ -142,7 +144,29 @@ class MaskDecoder(nn.Module):
         masks = masks.view(objects, decoder.num_mask_tokens, low, low)
         iou = decoder.iou_prediction_head(tokens[:, 1])
         score = decoder.pred_obj_score_head(tokens[:, 0])
+        return masks, iou, score, mask_tokens
 
+    def forward(
+        self,
+        embeddings_nlc: Tensor,
+        high_res_0_nchw: Tensor,
+        high_res_1_nchw: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_prompt: Tensor,
+        has_mask_prompt: Tensor,
+        multimask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        objects, low = embeddings_nlc.shape[0], self.low_res
+        masks, iou, score, mask_tokens = self.predict(
+            embeddings_nlc,
+            high_res_0_nchw,
+            high_res_1_nchw,
+            point_coords,
+            point_labels,
+            mask_prompt,
+            has_mask_prompt,
+        )
         mask_choice, token_choice = self._choose(masks, iou, multimask)
         mask = masks.gather(1, mask_choice.view(-1, 1, 1, 1).expand(-1, 1, low, low))[:, 0].float()
         chosen_iou = iou.gather(1, mask_choice.unsqueeze(1))[:, 0].float()

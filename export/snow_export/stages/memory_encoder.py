@@ -27,7 +27,6 @@ class MemoryEncoder(nn.Module):
         config = model.config
         self.precision = precision
         self.stored = stored
-        self.hidden = config.vision_config.fpn_hidden_size
         self.grid = config.image_size // config.vision_config.backbone_config.patch_size
         self.module = model.memory_encoder
         self.occlusion = model.occlusion_spatial_embedding_parameter
@@ -57,7 +56,7 @@ class MemoryEncoder(nn.Module):
         mask = torch.where(from_prompt.view(-1, 1, 1), binary, logits.sigmoid())
         mask = (mask * self.scale + self.bias).unsqueeze(1).to(self.precision)
 
-        features = features_nlc.transpose(1, 2).reshape(1, self.hidden, self.grid, self.grid)
+        features = features_nlc.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         memory = self.module.feature_projection(features) + self.module.mask_downsampler(mask)
         memory = self.module.projection(self.module.memory_fuser(memory))
         memory_nlc = memory.flatten(2).transpose(1, 2)

@@ -12,21 +12,21 @@ from ..ops import attention, rotate
 
 
 def partition(x_bhwc: Tensor, window: int) -> Tensor:
-    """`[1, h, w, c]` to `[windows, window * window, c]`, zero-padded at the bottom and right like the reference."""
+    """`[b, h, w, c]` to `[b * windows, window * window, c]`, zero-padded at the bottom and right like the reference."""
     height, width = x_bhwc.shape[1:3]
     pad_h, pad_w = -height % window, -width % window
     if pad_h or pad_w:
         x_bhwc = nn.functional.pad(x_bhwc, (0, 0, 0, pad_w, 0, pad_h))
     rows, columns = (height + pad_h) // window, (width + pad_w) // window
-    tiles = x_bhwc.view(rows, window, columns, window, -1).transpose(1, 2)
-    return tiles.reshape(rows * columns, window * window, -1)
+    tiles = x_bhwc.view(-1, rows, window, columns, window, x_bhwc.shape[3]).transpose(2, 3)
+    return tiles.reshape(-1, window * window, x_bhwc.shape[3])
 
 
 def unpartition(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     """Inverse of `partition`; the padding is cut off."""
     rows, columns = -(-height // window), -(-width // window)
-    tiles = windows.view(rows, columns, window, window, -1).transpose(1, 2)
-    return tiles.reshape(1, rows * window, columns * window, -1)[:, :height, :width]
+    tiles = windows.view(-1, rows, columns, window, window, windows.shape[2]).transpose(2, 3)
+    return tiles.reshape(-1, rows * window, columns * window, windows.shape[2])[:, :height, :width]
 
 
 class VisionEncoder(nn.Module):
@@ -76,14 +76,14 @@ class VisionEncoder(nn.Module):
         if self.training:
             position = embeddings._tile_position_embeddings(embeddings.position_embeddings, grid, grid)
         x = embeddings.patch_embeddings(pixels) + position
-        x = self.backbone.layer_norm(x.view(1, grid, grid, -1))
+        x = self.backbone.layer_norm(x.unflatten(1, (grid, grid)))
         for index, layer in enumerate(self.backbone.layers):
             normed = layer.layer_norm1(x)
             if layer.window_size > 0:
                 mixed = self._attend(index, layer, partition(normed, layer.window_size))
                 mixed = unpartition(mixed, layer.window_size, grid, grid)
             else:
-                mixed = self._attend(index, layer, normed.view(1, grid * grid, -1)).view(1, grid, grid, -1)
+                mixed = self._attend(index, layer, normed.flatten(1, 2)).unflatten(1, (grid, grid))
             x = x + mixed
             x = x + layer.mlp(layer.layer_norm2(x))
         x_nchw = x.permute(0, 3, 1, 2)
