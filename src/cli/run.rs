@@ -66,6 +66,9 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         manifest.policy.max_object_pointers as usize,
     )?;
 
+    for note in &info.notes {
+        complain(&format!("warning: {note}"));
+    }
     if manifest.source.random_weights {
         complain(&format!(
             "warning: the weights of {} are random: the masks mean nothing",

@@ -101,8 +101,7 @@ impl Sink {
         self.note(&frame);
 
         let start = Instant::now();
-        let keep_masks = self.overlay.is_some();
-        let painted = paint(&frame, self.threshold, keep_masks);
+        let painted = paint(&frame, self.threshold);
         self.stats.upsample_s += start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -130,9 +129,7 @@ impl Sink {
 
         if let (Some(writer), Some(mut rgb)) = (&mut self.overlay, frame.rgb) {
             let start = Instant::now();
-            let masks: Vec<(u32, &BinaryMask)> =
-                painted.masks.iter().map(|(id, mask)| (*id, mask)).collect();
-            overlay::draw(&mut rgb, frame.width, frame.height, &masks);
+            overlay::draw(&mut rgb, frame.width, frame.height, &painted.ids);
             writer
                 .write(&rgb, frame.width, frame.height, frame.pts_s)
                 .with_context(|| format!("cannot write frame {number} of the overlay"))?;
@@ -182,18 +179,16 @@ impl Sink {
 struct Painted {
     ids: Vec<u16>,
     tracks: Vec<ObjectTrack>,
-    masks: Vec<(u32, BinaryMask)>,
 }
 
 /// One object after another, so that logits of one object at source size are all that is held at a time. Where
 /// objects overlap the higher logit wins, and the earlier object if they are equal.
-fn paint(frame: &TrackedFrame, threshold: f32, keep_masks: bool) -> Painted {
+fn paint(frame: &TrackedFrame, threshold: f32) -> Painted {
     let (width, height) = (frame.width, frame.height);
     let pixels = width as usize * height as usize;
     let mut painted = Painted {
         ids: vec![0; pixels],
         tracks: Vec::with_capacity(frame.result.objects.len()),
-        masks: Vec::new(),
     };
     let mut best = vec![f32::NEG_INFINITY; pixels];
     for object in &frame.result.objects {
@@ -230,9 +225,6 @@ fn paint(frame: &TrackedFrame, threshold: f32, keep_masks: bool) -> Painted {
             score: 1.0 / (1.0 + (-object.score).exp()),
             iou: object.iou,
         });
-        if keep_masks {
-            painted.masks.push((object.object, mask));
-        }
     }
     painted
 }

@@ -83,23 +83,71 @@ fn named(path: &Path, origin: &str) -> Result<Library, GraphError> {
         origin: origin.to_owned(),
         reason: reason.to_owned(),
     };
-    let path = if path.is_dir() {
+    let found = if path.is_dir() {
         in_folder(path)
             .or_else(|| in_folder(&path.join("onnxruntime/capi")))
             .or_else(|| in_folder(&path.join("lib")))
             .or_else(|| in_venv(path))
             .ok_or_else(|| missing("the folder holds no libonnxruntime.so"))?
     } else if path.is_file() {
-        // A bare file name would be searched on the loader's path instead of here.
-        path.canonicalize()
-            .map_err(|error| missing(&error.to_string()))?
+        path.to_path_buf()
     } else {
         return Err(missing("no such file or folder"));
     };
+    // A bare file name would be searched on the loader's path instead of here.
+    let path = found
+        .canonicalize()
+        .map_err(|error| missing(&error.to_string()))?;
     Ok(Library {
         path,
         origin: origin.to_owned(),
     })
+}
+
+/// Refuses a file that the loader would map and then crash on: a truncated library raises SIGBUS, not an error.
+///
+/// # Errors
+/// [`GraphError::LibraryLoad`] for a file that is no shared library, or shorter than its own headers say.
+#[cfg(target_os = "linux")]
+pub(super) fn check(library: &Library) -> Result<(), GraphError> {
+    use std::io::Read;
+
+    let failed = |reason: String| GraphError::LibraryLoad {
+        path: library.path.clone(),
+        origin: library.origin.clone(),
+        reason,
+    };
+    let mut header = [0_u8; 64];
+    let size = std::fs::File::open(&library.path)
+        .and_then(|mut file| {
+            let size = file.metadata()?.len();
+            let read = file.by_ref().take(64).read(&mut header)?;
+            Ok(if read < header.len() { 0 } else { size })
+        })
+        .map_err(|error| failed(error.to_string()))?;
+    if size == 0 || !header.starts_with(b"\x7fELF") {
+        return Err(failed("it is not a shared library".to_owned()));
+    }
+    // 64-bit little-endian files only; the loader itself refuses the others with a message.
+    if header[4..6] == [2, 1] {
+        let short = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
+        let mut offset = [0; 8];
+        offset.copy_from_slice(&header[0x28..0x30]);
+        // The section table stands at the end of a library.
+        let end = u64::from_le_bytes(offset).saturating_add(short(0x3a) * short(0x3c));
+        if end > size {
+            return Err(failed(format!(
+                "it is truncated: {size} bytes, expected at least {end}; install it again"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Other systems have loaders of their own.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn check(_: &Library) -> Result<(), GraphError> {
+    Ok(())
 }
 
 /// `libonnxruntime.so` or the highest `libonnxruntime.so.*` of a folder.

@@ -165,8 +165,33 @@ impl Host {
     }
 }
 
+/// An input or output of a graph file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Element type; `None` for one that no bundle uses.
+    pub element: Option<Element>,
+    /// Axes; `None` where the length is only known when the graph runs.
+    pub shape: Vec<Option<usize>>,
+}
+
+/// What a graph file takes and gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signature {
+    /// Inputs.
+    pub inputs: Vec<Port>,
+    /// Outputs.
+    pub outputs: Vec<Port>,
+}
+
 /// A graph that can be run.
 pub trait Graph {
+    /// What the file itself says; `None` for a graph that is no file.
+    fn signature(&self) -> Option<Signature> {
+        None
+    }
+
     /// Runs the graph on inputs by name and returns the outputs asked for, in that order, on the backend's device.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ use super::index_png::partial_path;
 /// kept to within 6 microseconds.
 const MIN_TICKS: u32 = 90_000;
 
+/// One tick, in seconds, of the coarsest common clock that does not count milliseconds (MPEG's).
+const FINE_CLOCK_S: f64 = 1.0 / 90_000.0;
+
 /// Writes an overlay video.
 ///
 /// The file is written under its name with `.partial` behind it; [`OverlayWriter::finish`] gives it
@@ -184,7 +187,8 @@ impl OverlayWriter {
     /// scaled to it.
     ///
     /// With `pts_s` (seconds) the frame is shown at that time, counted from the first frame's;
-    /// without, one frame after the one before.
+    /// without, one frame after the one before. A time that is off a whole number of frames by no
+    /// more than the source's clock rounds (a millisecond if it counts those) is put right.
     ///
     /// # Errors
     /// The bytes do not fit the size, or the file cannot be written (a full disk, for one).
@@ -237,14 +241,38 @@ impl OverlayWriter {
         let per_second = f64::from(self.ticks_per_second);
         // A first frame with a time may follow frames without: it then is one frame after them.
         let origin = *self.origin_s.get_or_insert(time - next as f64 / per_second);
-        let tick = ((time - origin) * per_second).round() as i64;
+        let exact = (time - origin) * per_second;
+        let snapped = self.snap(exact, time);
+        let after_last = |tick: &i64| self.last.is_none_or(|last| *tick > last);
         // Times must rise; a source whose clock jumps back goes on at its frame rate.
-        match self.last {
-            Some(last) if tick <= last => {
+        [snapped, exact.round() as i64]
+            .into_iter()
+            .find(after_last)
+            .unwrap_or_else(|| {
                 self.origin_s = Some(time - next as f64 / per_second);
                 next
-            }
-            _ => tick,
+            })
+    }
+
+    /// The tick of the whole number of frames that `exact` ticks are but for the rounding of the
+    /// source's clock, or else the nearest tick. A constant rate thus stays constant, although
+    /// Matroska, for one, counts its frames' times in milliseconds.
+    fn snap(&self, exact: f64, time: f64) -> i64 {
+        let per_second = f64::from(self.ticks_per_second);
+        let per_frame = self.ticks_per_frame as f64;
+        let milliseconds = time * 1000.0;
+        let source_tick = if (milliseconds - milliseconds.round()).abs() < 1e-4 {
+            1e-3
+        } else {
+            FINE_CLOCK_S
+        };
+        // At a high rate a millisecond is no longer small beside a frame.
+        let slack = (source_tick * 1.001 * per_second).min(per_frame / 4.0);
+        let constant = (exact / per_frame).round() * per_frame;
+        if (exact - constant).abs() <= slack {
+            constant as i64
+        } else {
+            exact.round() as i64
         }
     }
 

@@ -1,15 +1,22 @@
 //! Image folders and single images, decoded as Pillow does: JPEG with libjpeg's own arithmetic, the
 //! EXIF orientation applied, alpha dropped, 16-bit values cut to their high byte.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{
+    AnimationDecoder, ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits,
+    RgbImage,
+};
 
+use super::input::{
+    MAX_PIXELS, check_pixels, check_regular, metadata, open_regular, order_note, with_room,
+};
 use super::{Damage, Frame, FrameSource, MediaError, SourceInfo, SourceKind};
 
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"];
@@ -30,7 +37,7 @@ pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
 /// Hidden files, subfolders and other kinds of files are left out.
 ///
 /// # Errors
-/// The folder cannot be read or holds no images.
+/// The folder cannot be read or holds no images, or what has an image's name is no file.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, MediaError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -45,7 +52,12 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, MediaError> {
         let hidden = found
             .file_name()
             .is_some_and(|name| name.as_bytes().starts_with(b"."));
-        if !hidden && has_image_extension(&found) && !found.is_dir() {
+        if hidden || !has_image_extension(&found) {
+            continue;
+        }
+        let kind = metadata(&found)?.file_type();
+        if !kind.is_dir() {
+            check_regular(&found, kind)?;
             images.push(found);
         }
     }
@@ -71,7 +83,8 @@ impl ImageSource {
     /// before any work is done.
     ///
     /// # Errors
-    /// No images, an image without a readable header, or images of different sizes.
+    /// No images, an image without a readable header or with too many pixels, images of different
+    /// sizes, or a single animated image.
     pub fn open(path: &Path) -> Result<Self, MediaError> {
         let images = list(path)?;
         let mut size = (0, 0);
@@ -82,6 +95,10 @@ impl ImageSource {
             }
             same_size(&images[0], size, image, found)?;
         }
+        // A folder is a row of stills, so what moves in one of them counts for nothing there.
+        if images.as_slice() == [path] {
+            check_still(path)?;
+        }
         Ok(Self {
             info: SourceInfo {
                 path: path.to_owned(),
@@ -90,6 +107,7 @@ impl ImageSource {
                 height: size.1,
                 frame_rate: (24, 1),
                 frames_hint: Some(images.len() as u64),
+                notes: order_note(&images).into_iter().collect(),
             },
             images,
             next: 0,
@@ -153,21 +171,17 @@ impl FrameSource for ImageSource {
 /// JPEG.
 ///
 /// # Errors
-/// The file is missing, empty, damaged, truncated, or of a kind that is not read.
+/// The file is missing, empty, damaged, truncated, too large, or of a kind that is not read.
 pub fn decode(path: &Path) -> Result<RgbImage, MediaError> {
     let bytes = read(path)?;
-    let (pixels, orientation) = if is_jpeg(&bytes) {
-        jpeg(&bytes).map_err(|detail| bad(path, detail))?
+    let ((width, height), orientation) = header(path, io::Cursor::new(&bytes), is_jpeg(&bytes))?;
+    check_pixels(path, width, height)?;
+    let pixels = if is_jpeg(&bytes) {
+        jpeg(&bytes)
     } else {
-        let mut decoder = decoder(io::Cursor::new(&bytes)).map_err(|detail| bad(path, detail))?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let image =
-            DynamicImage::from_decoder(decoder).map_err(|error| bad(path, error.to_string()))?;
-        (
-            to_rgb(image).map_err(|detail| bad(path, detail))?,
-            orientation,
-        )
-    };
+        other(&bytes)
+    }
+    .map_err(|detail| bad(path, detail))?;
     if orientation == Orientation::NoTransforms {
         return Ok(pixels);
     }
@@ -178,30 +192,72 @@ pub fn decode(path: &Path) -> Result<RgbImage, MediaError> {
 
 /// Width and height of an image, upright, from its header: the rest of the file is not read.
 fn image_size(path: &Path) -> Result<(u32, u32), MediaError> {
-    let unreadable = |source| MediaError::Read {
+    let mut file = BufReader::new(open_regular(path)?);
+    let start = file.fill_buf().map_err(|source| MediaError::Read {
         path: path.to_owned(),
         source,
-    };
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-    let start = file.fill_buf().map_err(unreadable)?;
-    if start.is_empty() {
-        return Err(MediaError::Empty {
-            path: path.to_owned(),
-        });
-    }
-    let ((width, height), orientation) = if is_jpeg(start) {
-        jpeg_header(file).map_err(|detail| bad(path, detail))?
-    } else {
-        let mut decoder = decoder(file).map_err(|detail| bad(path, detail))?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        (decoder.dimensions(), orientation)
-    };
+    })?;
+    let jpeg = is_jpeg(start);
+    let ((width, height), orientation) = header(path, file, jpeg)?;
+    check_pixels(path, width, height)?;
     // EXIF counts the four orientations that swap the axes last.
     Ok(if orientation.to_exif() >= 5 {
         (height, width)
     } else {
         (width, height)
     })
+}
+
+/// Width and height as stored, and what makes the image upright.
+fn header(
+    path: &Path,
+    source: impl BufRead + Seek,
+    jpeg: bool,
+) -> Result<((u32, u32), Orientation), MediaError> {
+    let read = || {
+        if jpeg {
+            return jpeg_header(source);
+        }
+        let mut decoder = decoder(source)?;
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        Ok((decoder.dimensions(), orientation))
+    };
+    read().map_err(|detail| bad(path, detail))
+}
+
+/// Refuses an animation, of which only the first picture would be read. GIFs are not asked, since
+/// FFmpeg plays them. The size was checked before: this decodes two frames.
+fn check_still(path: &Path) -> Result<(), MediaError> {
+    let frames = |source| -> image::ImageResult<_> {
+        let reader = ImageReader::new(source).with_guessed_format()?;
+        Ok(match reader.format() {
+            Some(ImageFormat::WebP) => {
+                let decoder = WebPDecoder::new(reader.into_inner())?;
+                decoder
+                    .has_animation()
+                    .then(|| ("WebP", decoder.into_frames()))
+            }
+            Some(ImageFormat::Png) => {
+                let decoder = PngDecoder::new(reader.into_inner())?;
+                if decoder.is_apng()? {
+                    Some(("PNG", decoder.apng()?.into_frames()))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        })
+    };
+    // What cannot be read is reported by the decoding, in its own words.
+    if let Ok(Some((kind, frames))) = frames(BufReader::new(open_regular(path)?))
+        && frames.take(2).count() == 2
+    {
+        return Err(MediaError::Animated {
+            path: path.to_owned(),
+            kind,
+        });
+    }
+    Ok(())
 }
 
 fn bad(path: &Path, detail: String) -> MediaError {
@@ -212,15 +268,13 @@ fn bad(path: &Path, detail: String) -> MediaError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, MediaError> {
-    let bytes = std::fs::read(path).map_err(|source| MediaError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    if bytes.is_empty() {
-        return Err(MediaError::Empty {
+    let mut bytes = Vec::new();
+    open_regular(path)?
+        .read_to_end(&mut bytes)
+        .map_err(|source| MediaError::Read {
             path: path.to_owned(),
-        });
-    }
+            source,
+        })?;
     Ok(bytes)
 }
 
@@ -230,43 +284,61 @@ fn is_jpeg(bytes: &[u8]) -> bool {
 
 // The contents decide, not the name: many a .png is a JPEG.
 fn decoder<'a>(source: impl BufRead + Seek + 'a) -> Result<impl ImageDecoder + 'a, String> {
-    let reader = ImageReader::new(source)
+    let mut reader = ImageReader::new(source)
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
+    // Pixels of four values of 16 bits, and half as much again for what a decoder needs itself.
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 12);
+    reader.limits(limits);
     if reader.format().is_none() {
         return Err("its contents are no image of a known kind".to_owned());
     }
     reader.into_decoder().map_err(|error| error.to_string())
 }
 
-fn to_rgb(image: DynamicImage) -> Result<RgbImage, String> {
-    let (width, height) = (image.width(), image.height());
-    let high = |value: u16| (value >> 8) as u8;
-    let raw = match image {
-        DynamicImage::ImageRgb8(rgb) => return Ok(rgb),
-        DynamicImage::ImageRgba8(image) => drop_alpha(image.pixels().map(|p| p.0)),
-        DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
-        DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
-        DynamicImage::ImageLuma16(image) => {
-            image.pixels().flat_map(|p| [high(p.0[0]); 3]).collect()
-        }
-        DynamicImage::ImageLumaA16(image) => {
-            image.pixels().flat_map(|p| [high(p.0[0]); 3]).collect()
-        }
-        DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| p.0.map(high)).collect(),
-        DynamicImage::ImageRgba16(image) => drop_alpha(image.pixels().map(|p| p.0.map(high))),
+fn other(bytes: &[u8]) -> Result<RgbImage, String> {
+    let decoder = decoder(io::Cursor::new(bytes))?;
+    let (width, height) = decoder.dimensions();
+    let colour = decoder.color_type();
+    let bytes_per_pixel = usize::from(colour.bytes_per_pixel());
+    let size = width as usize * height as usize * bytes_per_pixel;
+    let mut values = with_room(size)?;
+    values.resize(size, 0);
+    decoder
+        .read_image(&mut values)
+        .map_err(|error| error.to_string())?;
+    let high = |value: &[u8]| (u16::from_ne_bytes([value[0], value[1]]) >> 8) as u8;
+    let deep = |pixel: &[u8]| [high(pixel), high(&pixel[2..]), high(&pixel[4..])];
+    let rgb = match colour {
+        ColorType::Rgb8 => values,
+        ColorType::Rgba8 => spread(&values, 4, |pixel| [pixel[0], pixel[1], pixel[2]])?,
+        ColorType::L8 => spread(&values, 1, |pixel| [pixel[0]; 3])?,
+        ColorType::La8 => spread(&values, 2, |pixel| [pixel[0]; 3])?,
+        ColorType::L16 => spread(&values, 2, |pixel| [high(pixel); 3])?,
+        ColorType::La16 => spread(&values, 4, |pixel| [high(pixel); 3])?,
+        ColorType::Rgb16 => spread(&values, 6, deep)?,
+        ColorType::Rgba16 => spread(&values, 8, deep)?,
         other => {
             return Err(format!(
-                "its pixels are {:?}, expected whole numbers of 8 or 16 bits; convert it to PNG",
-                other.color()
+                "its pixels are {other:?}, expected whole numbers of 8 or 16 bits; \
+                 convert it to PNG"
             ));
         }
     };
-    RgbImage::from_raw(width, height, raw).ok_or_else(|| "its pixels do not fit its size".into())
+    RgbImage::from_raw(width, height, rgb).ok_or_else(|| "its pixels do not fit its size".into())
 }
 
-fn drop_alpha(pixels: impl Iterator<Item = [u8; 4]>) -> Vec<u8> {
-    pixels.flat_map(|[r, g, b, _]| [r, g, b]).collect()
+fn spread(
+    values: &[u8],
+    pixel_bytes: usize,
+    convert: impl Fn(&[u8]) -> [u8; 3],
+) -> Result<Vec<u8>, String> {
+    let mut rgb = with_room(values.len() / pixel_bytes * 3)?;
+    for pixel in values.chunks_exact(pixel_bytes) {
+        rgb.extend_from_slice(&convert(pixel));
+    }
+    Ok(rgb)
 }
 
 /// Makes the end of the data an error: libjpeg would fill what is missing with grey.
@@ -326,11 +398,11 @@ fn jpeg_header(source: impl BufRead) -> Result<((u32, u32), Orientation), String
     })
 }
 
-fn jpeg(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
+fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
     use mozjpeg::ColorSpace::{JCS_CMYK, JCS_GRAYSCALE, JCS_RGB, JCS_YCCK};
     let text = |error: io::Error| error.to_string();
     caught(|| {
-        let (mut jpeg, orientation) = open_jpeg(Whole(bytes))?;
+        let (mut jpeg, _) = open_jpeg(Whole(bytes))?;
         jpeg.dct_method(mozjpeg::DctMethod::IntegerSlow);
         jpeg.do_fancy_upsampling(true);
         let target = match jpeg.color_space() {
@@ -342,13 +414,12 @@ fn jpeg(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
         let (width, height) = (jpeg.width() as u32, jpeg.height() as u32);
         let values = jpeg.read_scanlines::<u8>().map_err(text)?;
         let rgb = match target {
-            JCS_GRAYSCALE => values.iter().flat_map(|&value| [value; 3]).collect(),
-            JCS_CMYK => values.chunks_exact(4).flat_map(cmyk_to_rgb).collect(),
+            JCS_GRAYSCALE => spread(&values, 1, |pixel| [pixel[0]; 3])?,
+            JCS_CMYK => spread(&values, 4, cmyk_to_rgb)?,
             _ => values,
         };
-        let pixels = RgbImage::from_raw(width, height, rgb)
-            .ok_or_else(|| "its pixels do not fit its size".to_owned())?;
-        Ok((pixels, orientation))
+        RgbImage::from_raw(width, height, rgb)
+            .ok_or_else(|| "its pixels do not fit its size".to_owned())
     })
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use png::{BitDepth, ColorType};
 
 use super::MediaError;
+use super::input::{check_pixels, open_regular, with_room};
 
 /// Object ids of one frame; 0 is background.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,34 +102,20 @@ fn encode(path: &Path, width: u32, height: u32, ids: &[u16]) -> Result<(), Strin
 /// bits (the value is the id). Alpha is ignored.
 ///
 /// # Errors
-/// The file is missing, empty, no PNG, damaged, or has colours instead of indices.
+/// The file is missing, empty, no regular file, no PNG, damaged, too large, or has colours instead
+/// of indices.
 pub fn read_index_png(path: &Path) -> Result<IndexImage, MediaError> {
     let bad = |detail: String| MediaError::IndexPng {
         path: path.to_owned(),
         detail,
     };
     let damaged = |error: png::DecodingError| bad(format!("no readable PNG ({error})"));
-    let file = File::open(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => MediaError::Missing {
-            path: path.to_owned(),
-        },
-        _ => MediaError::Read {
-            path: path.to_owned(),
-            source,
-        },
-    })?;
-    if file
-        .metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.len() == 0)
-    {
-        return Err(MediaError::Empty {
-            path: path.to_owned(),
-        });
-    }
+    let file = open_regular(path)?;
     let mut decoder = png::Decoder::new(BufReader::new(file));
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(damaged)?;
     let (width, height) = reader.info().size();
+    check_pixels(path, width, height)?;
     let (colour, depth) = reader.output_color_type();
     let channels = match colour {
         ColorType::Indexed | ColorType::Grayscale => 1,
@@ -144,10 +131,11 @@ pub fn read_index_png(path: &Path) -> Result<IndexImage, MediaError> {
     let size = reader
         .output_buffer_size()
         .ok_or_else(|| bad(format!("{width}x{height} is too large")))?;
-    let mut bytes = vec![0; size];
+    let mut bytes = with_room(size).map_err(bad)?;
+    bytes.resize(size, 0);
     let info = reader.next_frame(&mut bytes).map_err(damaged)?;
     let row_values = width as usize * channels;
-    let mut ids = Vec::with_capacity(width as usize * height as usize);
+    let mut ids = with_room(width as usize * height as usize).map_err(bad)?;
     for row in bytes.chunks_exact(info.line_size).take(height as usize) {
         match depth {
             BitDepth::Sixteen => ids.extend(

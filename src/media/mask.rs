@@ -1,6 +1,7 @@
 //! Masks: logits to source size, binary masks, COCO run lengths, and masks as prompts.
 
 use super::MediaError;
+use super::input::{MAX_PIXELS, with_room};
 
 /// A binary mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,8 +166,9 @@ fn column_runs(mask: &BinaryMask) -> Vec<usize> {
 /// The mask of `counts`, a compressed run-length string as [`rle_counts`] writes it.
 ///
 /// # Errors
-/// The string has a character that does not belong, ends within a number, has a negative run, or
-/// its runs do not add up to `width * height`.
+/// The mask has more than [`MAX_PIXELS`](super::MAX_PIXELS), or the string has a character that does
+/// not belong, ends within a number, has a negative run, or its runs do not add up to
+/// `width * height`.
 pub fn rle_decode(counts: &str, width: u32, height: u32) -> Result<BinaryMask, MediaError> {
     let bad = |detail: String| MediaError::Rle {
         width,
@@ -174,6 +176,11 @@ pub fn rle_decode(counts: &str, width: u32, height: u32) -> Result<BinaryMask, M
         detail,
     };
     let pixels = width as usize * height as usize;
+    if pixels as u64 > MAX_PIXELS {
+        return Err(bad(format!(
+            "it has {pixels} pixels, expected at most {MAX_PIXELS}; check the size"
+        )));
+    }
     let mut runs: Vec<i64> = Vec::new();
     let (mut value, mut shift) = (0i64, 0u32);
     for (at, byte) in counts.bytes().enumerate() {
@@ -208,7 +215,8 @@ pub fn rle_decode(counts: &str, width: u32, height: u32) -> Result<BinaryMask, M
     if total != pixels as i64 {
         return Err(bad(format!("the runs add up to {total}, not {pixels}")));
     }
-    let mut data = vec![0; pixels];
+    let mut data = with_room(pixels).map_err(bad)?;
+    data.resize(pixels, 0);
     let (columns, rows) = (width as usize, height as usize);
     let mut at = 0usize;
     for (i, &run) in runs.iter().enumerate() {

@@ -6,12 +6,15 @@ mod convert;
 mod encode;
 pub mod images;
 pub mod index_png;
+mod input;
 pub mod mask;
 pub mod overlay;
 pub mod resize;
 pub mod video;
 
 use std::path::{Path, PathBuf};
+
+pub use input::MAX_PIXELS;
 
 /// One picture: RGB, 8 bit, row-major, no padding, so `rgb.len() == width * height * 3`.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +56,8 @@ pub struct SourceInfo {
     /// Number of images, the container's own count of frames, or its duration times its frame
     /// rate. A hint: the frames that really come may be fewer or more.
     pub frames_hint: Option<u64>,
+    /// What the user should know of the source although it can be read, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What was wrong with a source whose frames could be read all the same.
@@ -105,6 +110,45 @@ pub enum MediaError {
         path: PathBuf,
         /// The operating system's reason.
         source: std::io::Error,
+    },
+    /// A FIFO, socket or device, or a folder where only a file will do.
+    #[error(
+        "{}: it is {found}, expected a regular file; copy what it holds to a file and give that",
+        path.display()
+    )]
+    NotRegular {
+        /// The path as given.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// A picture of more pixels than are read.
+    #[error(
+        "{}: the image is {width}x{height}, {} pixels, expected at most {limit}; \
+         scale it down, or replace it if its header is wrong",
+        path.display(), u64::from(*width) * u64::from(*height)
+    )]
+    TooLarge {
+        /// The image file.
+        path: PathBuf,
+        /// Columns, as the header says.
+        width: u32,
+        /// Rows, as the header says.
+        height: u32,
+        /// The most pixels that are read.
+        limit: u64,
+    },
+    /// One file with several pictures, of a kind that FFmpeg does not play.
+    #[error(
+        "{}: it is an animated {kind}, expected a still image or a video; convert it, \
+         e.g. with `magick INPUT -coalesce FOLDER/%05d.png`, and give the folder",
+        path.display()
+    )]
+    Animated {
+        /// The image file.
+        path: PathBuf,
+        /// The file format.
+        kind: &'static str,
     },
     /// The file is no video that FFmpeg knows.
     #[error(
@@ -248,8 +292,8 @@ pub enum MediaError {
 /// other file as a video.
 ///
 /// # Errors
-/// [`MediaError`] names the path and says what is wrong: it is missing, empty, no video, without a
-/// video stream, without a single decodable frame, or a folder without images or with mixed sizes.
+/// [`MediaError`] names the path and says what is wrong: it is missing, empty, no regular file, no
+/// video, an animated image other than a GIF, without a video stream, without a single decodable frame, or a folder without images or with mixed sizes.
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     match classify(path)? {
         SourceKind::Images => Ok(Box::new(images::ImageSource::open(path)?)),
@@ -270,19 +314,12 @@ pub fn count_frames_up_to(path: &Path, limit: usize) -> Result<usize, MediaError
 }
 
 fn classify(path: &Path) -> Result<SourceKind, MediaError> {
-    let meta = std::fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => MediaError::Missing {
-            path: path.to_owned(),
-        },
-        _ => MediaError::Read {
-            path: path.to_owned(),
-            source,
-        },
-    })?;
+    let meta = input::metadata(path)?;
     if meta.is_dir() {
         return Ok(SourceKind::Images);
     }
-    if meta.is_file() && meta.len() == 0 {
+    input::check_regular(path, meta.file_type())?;
+    if meta.len() == 0 {
         return Err(MediaError::Empty {
             path: path.to_owned(),
         });

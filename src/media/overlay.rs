@@ -1,7 +1,8 @@
 //! Masks drawn over frames, and the video that shows them.
 
+use std::collections::BTreeMap;
+
 pub use super::encode::OverlayWriter;
-use super::mask::{BinaryMask, bounding_box};
 
 /// Colours that stay apart from each other, and from most scenes, when half transparent.
 const PALETTE: [[u8; 3]; 16] = [
@@ -68,82 +69,94 @@ fn contour_colour(colour: [u8; 3]) -> [u8; 3] {
     }
 }
 
-/// Blends each object's colour over the frame, with a contour of two pixels and the object's
-/// number at the mask's top; in place.
+/// What is drawn of one object.
+struct Style {
+    colour: [u8; 3],
+    contour: [u8; 3],
+    /// The colour's share in a blended pixel, of 256.
+    added: [u32; 3],
+    /// Column and row of the middle of the first run of its pixels.
+    label: (usize, usize),
+}
+
+/// Blends each object's colour over its pixels, with a contour of two pixels and the object's
+/// number at the top of what is seen of it; in place.
 ///
-/// `rgb` is `[height, width, 3]`; a mask of another size than the frame is left out, and so is
-/// everything if `rgb` does not have that many bytes. Later objects cover earlier ones; the numbers
-/// come last.
-pub fn draw(rgb: &mut [u8], width: u32, height: u32, objects: &[(u32, &BinaryMask)]) {
+/// `rgb` is `[height, width, 3]`, `ids` is `[height, width]`, 0 for background: what
+/// [`write_index_png`](super::index_png::write_index_png) takes, so that both show the same. Nothing
+/// is drawn if either has another length. The numbers cover everything else.
+pub fn draw(rgb: &mut [u8], width: u32, height: u32, ids: &[u16]) {
     let (columns, rows) = (width as usize, height as usize);
     let pixels = columns * rows;
-    if pixels == 0 || rgb.len() != pixels * 3 {
+    if pixels == 0 || rgb.len() != pixels * 3 || ids.len() != pixels {
         return;
     }
-    let mut labels = Vec::new();
-    for (id, mask) in objects {
-        if (mask.width, mask.height) != (width, height) || mask.data.len() != pixels {
-            continue;
+    let mut styles: BTreeMap<u16, Style> = BTreeMap::new();
+    for y in 0..rows {
+        let mut x = 0;
+        // Whole runs of one id, so that an object is looked up once for many pixels.
+        for run in ids[y * columns..][..columns].chunk_by(|a, b| a == b) {
+            let start = x;
+            x += run.len();
+            if run[0] == 0 {
+                continue;
+            }
+            let style = styles
+                .entry(run[0])
+                .or_insert_with(|| Style::new(run[0], (start + run.len() / 2, y)));
+            for x in start..x {
+                let at = y * columns + x;
+                let pixel = &mut rgb[at * 3..at * 3 + 3];
+                if near_edge(ids, columns, rows, x, y) {
+                    pixel.copy_from_slice(&style.contour);
+                } else {
+                    for (value, added) in pixel.iter_mut().zip(style.added) {
+                        *value = ((u32::from(*value) * (256 - ALPHA) + added) >> 8) as u8;
+                    }
+                }
+            }
         }
-        let Some(bounds) = bounding_box(mask) else {
-            continue;
-        };
-        let colour = object_colour(*id);
-        paint(rgb, mask, bounds.map(|edge| edge as usize), colour);
-        let top = bounds[1] as usize;
-        let row = &mask.data[top * columns..][..columns];
-        let first = row.iter().position(|&value| value != 0).unwrap_or(0);
-        let run = row[first..].iter().take_while(|&&value| value != 0).count();
-        labels.push((*id, first + run / 2, top, colour));
     }
     let mut canvas = Canvas {
         rgb,
         width: columns,
         height: rows,
     };
-    for (id, x, top, colour) in labels {
-        canvas.label(id, x, top, colour);
+    for (id, style) in styles {
+        let (x, top) = style.label;
+        canvas.label(u32::from(id), x, top, style.colour);
     }
 }
 
-fn paint(rgb: &mut [u8], mask: &BinaryMask, bounds: [usize; 4], colour: [u8; 3]) {
-    let (width, height) = (mask.width as usize, mask.height as usize);
-    let contour = contour_colour(colour);
-    let added = colour.map(|value| u32::from(value) * ALPHA);
-    let [x1, y1, x2, y2] = bounds;
-    // The neighbours within two steps. The frame's border is no contour.
-    let near_edge = |x: usize, y: usize| {
-        let at = y * width + x;
-        let empty = |index: usize| mask.data[index] == 0;
-        (x > 0 && empty(at - 1))
-            || (x + 1 < width && empty(at + 1))
-            || (y > 0 && empty(at - width))
-            || (y + 1 < height && empty(at + width))
-            || (x > 1 && empty(at - 2))
-            || (x + 2 < width && empty(at + 2))
-            || (y > 1 && empty(at - 2 * width))
-            || (y + 2 < height && empty(at + 2 * width))
-            || (x > 0 && y > 0 && empty(at - width - 1))
-            || (x + 1 < width && y > 0 && empty(at - width + 1))
-            || (x > 0 && y + 1 < height && empty(at + width - 1))
-            || (x + 1 < width && y + 1 < height && empty(at + width + 1))
-    };
-    for y in y1..y2 {
-        for x in x1..x2 {
-            let at = y * width + x;
-            if mask.data[at] == 0 {
-                continue;
-            }
-            let pixel = &mut rgb[at * 3..at * 3 + 3];
-            if near_edge(x, y) {
-                pixel.copy_from_slice(&contour);
-            } else {
-                for (value, added) in pixel.iter_mut().zip(added) {
-                    *value = ((u32::from(*value) * (256 - ALPHA) + added) >> 8) as u8;
-                }
-            }
+impl Style {
+    fn new(id: u16, label: (usize, usize)) -> Self {
+        let colour = object_colour(u32::from(id));
+        Self {
+            colour,
+            contour: contour_colour(colour),
+            added: colour.map(|value| u32::from(value) * ALPHA),
+            label,
         }
     }
+}
+
+/// Whether another id is within two steps. The frame's border is no contour.
+fn near_edge(ids: &[u16], width: usize, height: usize, x: usize, y: usize) -> bool {
+    let at = y * width + x;
+    let id = ids[at];
+    let other = |index: usize| ids[index] != id;
+    (x > 0 && other(at - 1))
+        || (x + 1 < width && other(at + 1))
+        || (y > 0 && other(at - width))
+        || (y + 1 < height && other(at + width))
+        || (x > 1 && other(at - 2))
+        || (x + 2 < width && other(at + 2))
+        || (y > 1 && other(at - 2 * width))
+        || (y + 2 < height && other(at + 2 * width))
+        || (x > 0 && y > 0 && other(at - width - 1))
+        || (x + 1 < width && y > 0 && other(at - width + 1))
+        || (x > 0 && y + 1 < height && other(at + width - 1))
+        || (x + 1 < width && y + 1 < height && other(at + width + 1))
 }
 
 struct Canvas<'a> {

@@ -13,6 +13,7 @@ use ffmpeg_next::ffi;
 
 use super::av::{self, Codec, Input, Messages, Packet, Picture};
 use super::convert::Converter;
+use super::input::open_regular;
 use super::{Damage, Frame, FrameSource, MediaError, SourceInfo, SourceKind};
 
 /// A decoder that reports nothing but errors while it drains is given up after this many.
@@ -43,6 +44,7 @@ impl VideoSource {
                 height: 0,
                 frame_rate: decoding.frame_rate(),
                 frames_hint: None,
+                notes: Vec::new(),
             },
             decoding,
             converter: None,
@@ -161,10 +163,7 @@ impl Decoding {
         av::init();
         av::take_message();
         // Asked first, since FFmpeg's own words for a missing permission name no cause.
-        std::fs::File::open(path).map_err(|source| MediaError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        open_regular(path)?;
         let input = open_input(path)?;
         let stream = pick_stream(path, &input)?;
         let decoder = open_decoder(path, &input, stream)?;

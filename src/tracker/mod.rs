@@ -99,6 +99,22 @@ pub enum TrackError {
         /// What can be used.
         expected: &'static str,
     },
+    /// A graph file is not what the manifest says of it.
+    #[error(
+        "{file}: {kind} {tensor} is {got}, but the manifest says {expected}; the bundle is damaged: copy or export it again"
+    )]
+    Signature {
+        /// The graph's file.
+        file: String,
+        /// Input or output.
+        kind: &'static str,
+        /// The tensor.
+        tensor: String,
+        /// What the manifest says.
+        expected: String,
+        /// What the file says.
+        got: String,
+    },
     /// A prompt came late.
     #[error(
         "frame {frame}: a prompt of object {object} is for frame {meant}; frames go forward only"

@@ -2,8 +2,8 @@
 
 use super::TrackError;
 use crate::bank::Slots;
-use crate::bundle::{Bundle, DType, Role};
-use crate::graph::{Backend, Element, Graph};
+use crate::bundle::{Bundle, DType, Dim, Role, TensorSpec};
+use crate::graph::{Backend, Element, Graph, Port};
 use crate::policy::Parameters;
 
 /// What the tracker needs to know of a model; all of it comes from a manifest.
@@ -45,7 +45,17 @@ impl Graphs {
                     got: "absent".to_owned(),
                     expected: "a graph of this role",
                 })?;
-            backend.load(name, &path).map_err(TrackError::Load)
+            let graph = backend.load(name, &path).map_err(TrackError::Load)?;
+            let listed = bundle
+                .manifest()
+                .graphs
+                .iter()
+                .find(|graph| graph.role == role);
+            if let (Some(signature), Some(listed)) = (graph.signature(), listed) {
+                check_ports(&listed.file, "input", &signature.inputs, &listed.inputs)?;
+                check_ports(&listed.file, "output", &signature.outputs, &listed.outputs)?;
+            }
+            Ok(graph)
         };
         Ok(Self {
             vision_encoder: load(Role::VisionEncoder, "vision_encoder")?,
@@ -53,6 +63,80 @@ impl Graphs {
             mask_decoder: load(Role::MaskDecoder, "mask_decoder")?,
             memory_encoder: load(Role::MemoryEncoder, "memory_encoder")?,
         })
+    }
+}
+
+/// Compares what a graph file says with what the manifest says of it.
+fn check_ports(
+    file: &str,
+    kind: &'static str,
+    ports: &[Port],
+    specs: &[TensorSpec],
+) -> Result<(), TrackError> {
+    let mismatch = |tensor: &str, expected: String, got: String| TrackError::Signature {
+        file: file.to_owned(),
+        kind,
+        tensor: tensor.to_owned(),
+        expected,
+        got,
+    };
+    for spec in specs {
+        let expected = format!("{} {}", spec.dtype, spec.shape_text());
+        let Some(port) = ports.iter().find(|port| port.name == spec.name) else {
+            return Err(mismatch(
+                &spec.name,
+                expected,
+                "missing from the file".to_owned(),
+            ));
+        };
+        let lengths = || {
+            spec.shape
+                .iter()
+                .zip(&port.shape)
+                .all(|(dim, length)| match (dim, length) {
+                    (Dim::Fixed(dim), Some(length)) => *dim == *length as u64,
+                    (Dim::Symbol(_), None) => true,
+                    _ => false,
+                })
+        };
+        let same_element = port.element == Some(element_of(spec.dtype));
+        if !same_element || port.shape.len() != spec.shape.len() || !lengths() {
+            let shape: Vec<String> = port
+                .shape
+                .iter()
+                .map(|length| length.map_or("?".to_owned(), |l| l.to_string()))
+                .collect();
+            let element = port
+                .element
+                .map_or("unknown".to_owned(), |element| format!("{element:?}"));
+            return Err(mismatch(
+                &spec.name,
+                expected,
+                format!("{} [{}]", element.to_lowercase(), shape.join(",")),
+            ));
+        }
+    }
+    match ports
+        .iter()
+        .find(|port| specs.iter().all(|spec| spec.name != port.name))
+    {
+        Some(port) => Err(mismatch(
+            &port.name,
+            "nothing".to_owned(),
+            "in the file".to_owned(),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn element_of(dtype: DType) -> Element {
+    match dtype {
+        DType::Uint8 => Element::U8,
+        DType::Int64 => Element::I64,
+        DType::Bool => Element::Bool,
+        DType::Float32 => Element::F32,
+        DType::Float16 => Element::F16,
+        DType::Bfloat16 => Element::Bf16,
     }
 }
 
@@ -72,9 +156,7 @@ impl ModelSpec {
             });
         }
         let element = |field, dtype: &DType| match dtype {
-            DType::Float32 => Ok(Element::F32),
-            DType::Float16 => Ok(Element::F16),
-            DType::Bfloat16 => Ok(Element::Bf16),
+            DType::Float32 | DType::Float16 | DType::Bfloat16 => Ok(element_of(*dtype)),
             other => Err(TrackError::Unsupported {
                 field,
                 got: format!("{other:?}"),

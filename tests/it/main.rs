@@ -4,6 +4,7 @@ mod bundle;
 mod cli;
 mod fake;
 mod interrupt;
+mod library;
 mod media;
 mod onnx;
 mod output;

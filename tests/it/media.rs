@@ -10,6 +10,8 @@ mod video_errors;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use snow_ort::media::{self, Damage, Frame};
 
@@ -120,6 +122,41 @@ fn python(script: &str, arguments: &[&OsStr]) -> Option<String> {
         String::from_utf8_lossy(&run.stderr)
     );
     Some(String::from_utf8_lossy(&run.stdout).into_owned())
+}
+
+/// What `work` gives; a panic if that takes longer, since a test that waits forever says nothing.
+fn within_seconds<T: Send + 'static>(seconds: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver
+        .recv_timeout(Duration::from_secs(seconds))
+        .unwrap_or_else(|error| panic!("no answer in {seconds} s: {error}"))
+}
+
+/// Changes the header of a PNG, JPEG, BMP or GIF to say `side` x `side` pixels.
+fn claim_size(bytes: &mut [u8], side: u32) {
+    let (big, little) = (side.to_be_bytes(), side.to_le_bytes());
+    let (at, value) = match bytes[..2] {
+        [0x89, b'P'] => (16, [big, big].concat()),
+        [0xff, 0xd8] => {
+            let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]);
+            (frame.unwrap() + 5, [&big[2..], &big[2..]].concat())
+        }
+        [b'B', b'M'] => (18, [little, little].concat()),
+        _ => (6, [&little[..2], &little[..2]].concat()),
+    };
+    bytes[at..at + value.len()].copy_from_slice(&value);
+    if bytes[0] == 0x89 {
+        // A PNG's chunk ends in the checksum of its name and contents.
+        let mut sum = u32::MAX;
+        for byte in &bytes[12..29] {
+            sum ^= u32::from(*byte);
+            for _ in 0..8 {
+                sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1));
+            }
+        }
+        bytes[29..33].copy_from_slice(&(!sum).to_be_bytes());
+    }
 }
 
 fn fixture(name: &str) -> PathBuf {

@@ -18,7 +18,7 @@ mod join;
 
 use super::library::{self, Library};
 use super::rows::{self, JoinGraphs};
-use super::{Backend, Element, Graph, GraphError, Host, Provider, Tensor};
+use super::{Backend, Element, Graph, GraphError, Host, Port, Provider, Signature, Tensor};
 
 /// What to run on.
 #[derive(Debug, Clone, Default)]
@@ -182,6 +182,7 @@ fn make_environment(library: &Library, threads: Option<usize>) -> Result<Environ
         origin: library.origin.clone(),
         reason,
     };
+    library::check(library)?;
     // Nothing of `ort` may run before this: an error of its own would load a default library and panic.
     let builder = ort::init_from(&library.path).map_err(|error| match error {
         ort::LoadDynamicError::BadVersion { version_str, .. } => GraphError::LibraryTooOld {
@@ -193,7 +194,11 @@ fn make_environment(library: &Library, threads: Option<usize>) -> Result<Environ
         ort::LoadDynamicError::MissingApi { .. } => {
             failed("it does not export OrtGetApiBase".to_owned())
         }
-        ort::LoadDynamicError::Dlopen { error, .. } => failed(error.to_string()),
+        ort::LoadDynamicError::Dlopen { error, .. } => {
+            // The loader's own words are the cause of "dlopen failed".
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            failed(cause.unwrap_or_else(|| error.to_string()))
+        }
         other => failed(other.to_string()),
     })?;
     // One pool for all sessions: they run in turn, and each pool of its own would spin against the others.
@@ -295,7 +300,29 @@ struct OrtGraph {
     device: MemoryInfo<'static>,
 }
 
+fn ports(outlets: &[ort::value::Outlet]) -> Vec<Port> {
+    let port = |outlet: &ort::value::Outlet| {
+        let shape = outlet.dtype().tensor_shape().map(|shape| {
+            shape
+                .iter()
+                .map(|&length| usize::try_from(length).ok())
+                .collect()
+        });
+        Port {
+            name: outlet.name().to_owned(),
+            element: outlet.dtype().tensor_type().and_then(element_of),
+            shape: shape.unwrap_or_default(),
+        }
+    };
+    outlets.iter().map(port).collect()
+}
+
 impl Graph for OrtGraph {
+    fn signature(&self) -> Option<Signature> {
+        let (inputs, outputs) = (ports(self.session.inputs()), ports(self.session.outputs()));
+        Some(Signature { inputs, outputs })
+    }
+
     fn run(
         &mut self,
         inputs: &[(&str, &Tensor)],

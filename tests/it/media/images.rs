@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
 use snow_ort::media::images::decode;
 use snow_ort::media::{self, MediaError, SourceKind};
 use tempfile::tempdir;
 
-use super::{frames, make, python};
+use super::{claim_size, frames, make, python, within_seconds};
 
 fn picture(path: &Path, size: &str) {
     make(
@@ -212,4 +215,135 @@ fn images_that_are_refused() {
     bytes.truncate(half);
     fs::write(&path, &bytes).unwrap();
     assert!(refusal(&path).contains("truncated"));
+}
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused_before_any_is_taken() {
+    let folder = tempdir().unwrap();
+    for name in ["a.png", "a.jpg", "a.bmp", "a.gif"] {
+        let path = folder.path().join(name);
+        picture(&path, "32x24");
+        let mut bytes = fs::read(&path).unwrap();
+        claim_size(&mut bytes, 60_000);
+        fs::write(&path, bytes).unwrap();
+        let mut errors = vec![decode(&path).unwrap_err()];
+        if name != "a.gif" {
+            errors.push(media::open(&path).err().unwrap());
+        }
+        for error in errors {
+            let text = error.to_string();
+            for part in [name, "60000x60000", "268435456"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+    // As large as is read: refused for its missing pixels only, when those are asked for.
+    let path = folder.path().join("b.png");
+    picture(&path, "32x24");
+    let mut bytes = fs::read(&path).unwrap();
+    claim_size(&mut bytes, 16_384);
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(media::open(&path).unwrap().info().width, 16_384);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let folder = tempdir().unwrap();
+    let fifo = folder.path().join("x.jpg");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let link = folder.path().join("link.png");
+    symlink(&fifo, &link).unwrap();
+    let socket = folder.path().join("s.png");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let inside = tempdir().unwrap();
+    symlink(&fifo, inside.path().join("y.jpg")).unwrap();
+    for (path, name, what) in [
+        (fifo.as_path(), "x.jpg", "FIFO"),
+        (&link, "link.png", "FIFO"),
+        (&socket, "s.png", "socket"),
+        (Path::new("/dev/zero"), "/dev/zero", "device"),
+        (inside.path(), "y.jpg", "FIFO"),
+    ] {
+        let path = path.to_owned();
+        let texts = within_seconds(10, move || {
+            let counted = media::count_frames_up_to(&path, 9);
+            [media::open(&path).err().unwrap(), counted.unwrap_err()].map(|e| e.to_string())
+        });
+        for text in texts {
+            assert!(text.contains(name) && text.contains(what), "{text}");
+            assert!(text.contains("expected a regular file"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn animated_images_are_refused_rather_than_cut_to_one_frame() {
+    let folder = tempdir().unwrap();
+    let source = "-f lavfi -i testsrc2=s=32x24:r=5:d=1 -loop 0";
+    for (name, encoder, kind) in [
+        ("a.webp", "-c:v libwebp_anim", "WebP"),
+        ("a.png", "-f apng -c:v apng", "PNG"),
+    ] {
+        let path = folder.path().join(name);
+        make(&format!("{source} {encoder}"), &path);
+        let text = refusal(&path);
+        assert!(text.contains(name) && text.contains(kind), "{text}");
+        assert!(
+            text.contains("animated") && text.contains("convert"),
+            "{text}"
+        );
+    }
+    // One frame is no animation, whatever the file calls itself; an animated GIF is a video.
+    let path = folder.path().join("one.png");
+    make(&format!("{source} -frames:v 1 -f apng -c:v apng"), &path);
+    assert_eq!(frames(&path).0.len(), 1);
+    let path = folder.path().join("one.webp");
+    make(&format!("{source} -frames:v 1 -c:v libwebp"), &path);
+    assert_eq!(frames(&path).0.len(), 1);
+    let path = folder.path().join("a.gif");
+    make(source, &path);
+    assert_eq!(frames(&path).0.len(), 5);
+}
+
+#[test]
+fn an_order_that_is_not_the_numbers_is_noted() {
+    let notes = |names: &[&str]| {
+        let folder = tempdir().unwrap();
+        let image = image::RgbImage::new(2, 2);
+        for name in names {
+            image.save(folder.path().join(name)).unwrap();
+        }
+        let source = media::open(folder.path()).unwrap();
+        source.info().notes.clone()
+    };
+    for names in [
+        &["1.png", "2.png", "10.png"][..],
+        &["frame_9.png", "frame_11.png", "frame_10.png"],
+        &[
+            "a.png",
+            "99999999999999999999999999999999999999999.png",
+            "100000000000000000000000000000000000000000.png",
+        ],
+    ] {
+        let found = notes(names);
+        assert_eq!(found.len(), 1, "{names:?}");
+        assert!(found[0].contains("byte order"), "{found:?}");
+    }
+    let found = notes(&["1.png", "2.png", "10.png"]);
+    assert!(found[0].contains("10.png comes before 2.png"), "{found:?}");
+    for names in [
+        &["1.png", "2.png", "9.png"][..],
+        &["00001.png", "00002.png", "00010.png"],
+        &["a10.png", "b2.png"],
+        &["8.png", "9.png", "x.png", "y.png"],
+        &["one.png"],
+    ] {
+        assert!(notes(names).is_empty(), "{names:?}");
+    }
 }

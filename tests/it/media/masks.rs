@@ -11,7 +11,7 @@ use snow_ort::media::resize::resize_frame;
 use snow_ort::media::{Frame, index_png};
 use tempfile::tempdir;
 
-use super::{Noise, fixture, python};
+use super::{Noise, claim_size, fixture, python, within_seconds};
 
 fn frame(width: u32, height: u32, rgb: Vec<u8>) -> Frame {
     Frame {
@@ -401,4 +401,43 @@ fn index_pngs_of_others_are_read() {
     assert!(error.contains("m.png"), "{error}");
     let error = index_png::read_index_png(&folder.path().join("none.png")).unwrap_err();
     assert!(error.to_string().contains("no such file"), "{error}");
+}
+
+#[test]
+fn masks_that_no_memory_holds_and_masks_that_are_no_file_are_refused() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("large.png");
+    index_png::write_index_png(&path, 4, 3, &[1; 12]).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    claim_size(&mut bytes, 60_000);
+    fs::write(&path, bytes).unwrap();
+    let text = index_png::read_index_png(&path).unwrap_err().to_string();
+    for part in ["large.png", "60000x60000", "268435456"] {
+        assert!(text.contains(part), "{text}");
+    }
+
+    // 3,600,000,000 zeros as one run.
+    let mut value = 3_600_000_000u64;
+    let mut counts = String::new();
+    while value > 0 {
+        let more = if value > 31 { 32 } else { 0 };
+        counts.push(char::from((value & 31) as u8 + more + 48));
+        value >>= 5;
+    }
+    let text = rle_decode(&counts, 60_000, 60_000).unwrap_err().to_string();
+    assert!(
+        text.contains("60000x60000") && text.contains("268435456"),
+        "{text}"
+    );
+
+    let fifo = folder.path().join("pipe.png");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    for (path, what) in [(fifo, "FIFO"), (folder.path().to_owned(), "a folder")] {
+        let name = path.file_name().unwrap().to_owned();
+        let read = within_seconds(10, move || index_png::read_index_png(&path));
+        let text = read.unwrap_err().to_string();
+        assert!(text.contains(&*name.to_string_lossy()), "{text}");
+        assert!(text.contains(what), "{text}");
+    }
 }

@@ -6,22 +6,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use snow_ort::media::mask::BinaryMask;
+use snow_ort::media;
 use snow_ort::media::overlay::{OverlayWriter, draw, object_colour};
 
 use tempfile::tempdir;
 
 use super::{frames, tool};
 
-fn square(width: u32, height: u32, from: u32, to: u32) -> BinaryMask {
+fn square(width: u32, height: u32, from: u32, to: u32, id: u16) -> Vec<u16> {
     let inside = |x: u32, y: u32| (from..to).contains(&x) && (from..to).contains(&y);
-    BinaryMask {
-        width,
-        height,
-        data: (0..height)
-            .flat_map(|y| (0..width).map(move |x| u8::from(inside(x, y))))
-            .collect(),
-    }
+    (0..height)
+        .flat_map(|y| (0..width).map(move |x| if inside(x, y) { id } else { 0 }))
+        .collect()
 }
 
 fn flat(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
@@ -42,9 +38,9 @@ fn colours_differ() {
 
 #[test]
 fn drawing_touches_the_mask_and_its_label_only() {
-    let mask = square(100, 80, 20, 60);
+    let ids = square(100, 80, 20, 60, 1);
     let mut rgb = flat(100, 80, [90, 90, 90]);
-    draw(&mut rgb, 100, 80, &[(1, &mask)]);
+    draw(&mut rgb, 100, 80, &ids);
     let pixel = |x: usize, y: usize| &rgb[(y * 100 + x) * 3..][..3];
     assert_eq!(pixel(5, 5), [90, 90, 90]);
     assert_eq!(pixel(70, 70), [90, 90, 90]);
@@ -61,18 +57,51 @@ fn drawing_touches_the_mask_and_its_label_only() {
 }
 
 #[test]
+fn drawing_shows_each_pixel_as_the_object_that_the_ids_give_it_to() {
+    // Object 2 lies on object 1 and object 300 on both, the last by its id but not on top.
+    let mut ids = square(160, 120, 10, 80, 1);
+    for (over, from, to) in [(300, 60, 115), (2, 40, 100)] {
+        for (id, new) in ids.iter_mut().zip(square(160, 120, from, to, over)) {
+            *id = if new == 0 { *id } else { new };
+        }
+    }
+    let mut rgb = flat(160, 120, [90, 90, 90]);
+    draw(&mut rgb, 160, 120, &ids);
+    let pixel = |x: usize, y: usize| &rgb[(y * 160 + x) * 3..][..3];
+    let alone = |id: u16, (x, y): (usize, usize)| {
+        let mut rgb = flat(160, 120, [90, 90, 90]);
+        draw(&mut rgb, 160, 120, &square(160, 120, 0, 120, id));
+        rgb[(y * 160 + x) * 3..][..3].to_vec()
+    };
+    let inner = (100, 100);
+    assert_eq!(pixel(30, 60), alone(1, inner));
+    assert_eq!(pixel(70, 70), alone(2, inner), "1 and 300 lie under 2");
+    assert_eq!(pixel(108, 108), alone(300, inner));
+    // A contour on both sides of the border between two objects.
+    assert_ne!(pixel(39, 60), pixel(30, 60));
+    assert_ne!(pixel(40, 60), pixel(70, 70));
+    assert_ne!(pixel(39, 60), pixel(40, 60));
+    // Every object has its number's plate.
+    for id in [1, 2, 300] {
+        let plate = object_colour(id);
+        assert!(rgb.chunks_exact(3).any(|pixel| pixel == plate), "{id}");
+    }
+}
+
+#[test]
 fn drawing_survives_every_size() {
     for (width, height) in [(1, 1), (2, 3), (5, 1), (640, 2), (33, 47)] {
-        let mask = square(width, height, 0, 1000);
+        let mut ids = square(width, height, 0, 1000, u16::MAX);
+        ids[0] = 2;
         let mut rgb = flat(width, height, [1, 2, 3]);
-        draw(&mut rgb, width, height, &[(1_234_567, &mask), (2, &mask)]);
+        draw(&mut rgb, width, height, &ids);
         assert_eq!(rgb.len(), (width * height * 3) as usize);
     }
-    let mask = square(4, 4, 0, 4);
+    let ids = square(4, 4, 0, 4, 1);
     let mut rgb = flat(5, 4, [1, 2, 3]);
     let before = rgb.clone();
-    draw(&mut rgb, 5, 4, &[(1, &mask)]);
-    assert_eq!(rgb, before, "a mask of another size is left out");
+    draw(&mut rgb, 5, 4, &ids);
+    assert_eq!(rgb, before, "ids of another size are left out");
 }
 
 fn probe(path: &Path, entries: &str) -> String {
@@ -197,6 +226,77 @@ fn times_are_kept() {
             );
         }
     }
+}
+
+/// The overlay of a clip, made as the program makes it.
+fn copied(clip: &Path, to: &Path) -> Vec<f64> {
+    let mut source = media::open(clip).unwrap();
+    let info = source.info().clone();
+    let mut writer = OverlayWriter::create(to, info.width, info.height, info.frame_rate).unwrap();
+    let mut wanted = Vec::new();
+    while let Some(frame) = source.next_frame().unwrap() {
+        wanted.push(frame.pts_s.unwrap());
+        writer
+            .write(&frame.rgb, frame.width, frame.height, frame.pts_s)
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    wanted
+}
+
+#[test]
+fn a_constant_rate_that_is_counted_in_milliseconds_stays_constant() {
+    let folder = tempdir().unwrap();
+    for (rate, expected) in [
+        ("30", "30/1"),
+        ("30000/1001", "30000/1001"),
+        ("24000/1001", "24000/1001"),
+        ("60", "60/1"),
+    ] {
+        for (from, to) in [("mkv", "mp4"), ("mkv", "mkv"), ("ts", "mov")] {
+            let clip = folder.path().join(format!("clip.{from}"));
+            super::make(
+                &format!(
+                    "-f lavfi -i testsrc2=s=64x48:r={rate}:d=3 -pix_fmt yuv420p -preset ultrafast"
+                ),
+                &clip,
+            );
+            let path = folder.path().join(format!("overlay.{to}"));
+            let wanted = copied(&clip, &path);
+            let rates = probe(&path, "stream=avg_frame_rate,r_frame_rate");
+            assert_eq!(
+                rates.trim(),
+                format!("{expected},{expected}"),
+                "{from} to {to}"
+            );
+            assert_eq!(times(&path).len(), wanted.len());
+        }
+    }
+}
+
+#[test]
+fn a_variable_rate_that_is_counted_in_milliseconds_stays_variable() {
+    let folder = tempdir().unwrap();
+    let clip = folder.path().join("clip.mkv");
+    super::make(
+        "-f lavfi -i testsrc2=s=64x48:r=50:d=4 -vf setpts=PTS+0.013*mod(N\\,7)/TB \
+         -fps_mode vfr -enc_time_base 1/1000 -pix_fmt yuv420p",
+        &clip,
+    );
+    let path = folder.path().join("overlay.mp4");
+    let wanted = copied(&clip, &path);
+    let got = times(&path);
+    assert_eq!(got.len(), wanted.len());
+    let mut steps = Vec::new();
+    for (i, (time, wanted_time)) in got.iter().zip(&wanted).enumerate() {
+        assert!((time - (wanted_time - wanted[0])).abs() < 1.1e-3);
+        if i > 0 {
+            steps.push((time - got[i - 1]) * 1000.0);
+        }
+    }
+    let least = steps.iter().copied().fold(f64::MAX, f64::min);
+    let most = steps.iter().copied().fold(0.0, f64::max);
+    assert!(most - least > 10.0, "{least} to {most} ms");
 }
 
 #[test]
