@@ -9,8 +9,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from . import __version__
 from .checkpoint import Checkpoint, file_sha256
 from .errors import ExportError
@@ -78,7 +76,7 @@ def export_bundle(
 
 
 def _fill(staging, checkpoint, family, resolution, precision, name, golden_frames, say) -> None:
-    config = AutoConfig.from_pretrained(checkpoint.folder)
+    config = checkpoint.config()
     family.check_supported(config)
     check_resolution(resolution, *family.patch_and_window(config))
     config.image_size = resolution

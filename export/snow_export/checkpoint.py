@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from .errors import ExportError
 
 # A folder that holds this file was made by `snow_export.random_checkpoint`.
@@ -29,6 +31,18 @@ class Checkpoint:
     def random_weights(self) -> bool:
         """Whether the weights mean nothing."""
         return (self.folder / RANDOM_MARKER).exists()
+
+    def config(self):
+        """The library's configuration object for config.json; an `ExportError` for values that it does not take."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.folder)
+        except Exception as error:  # each configuration class checks its values in its own way
+            reason = " ".join(str(error).split())
+            raise ExportError(
+                f"{self.folder / 'config.json'}: is not a configuration of {self.model_type!r}: {reason}"
+            ) from error
 
     def sha256(self) -> str:
         """Hash of the hashes of config.json and of every weight file, in name order."""
@@ -110,9 +124,23 @@ def find_checkpoint(source: str) -> Checkpoint:
     if not isinstance(raw, dict):
         raise ExportError(f"{config}: expected a JSON object")
     checkpoint = Checkpoint(source, folder, raw)
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise ExportError(f"{source}: has no *.safetensors; give a checkpoint with weights in safetensors format")
+    for path in weights:
+        _check_weights(path)
     return checkpoint
+
+
+def _check_weights(path: Path) -> None:
+    """Reads a weight file's header, which says how long the file has to be."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ExportError(
+            f"{path}: cannot be read as safetensors ({error}); it is truncated or damaged. Download it again"
+        ) from error
 
 
 def _download(source: str) -> Path:

@@ -60,7 +60,6 @@ def run(arguments: argparse.Namespace) -> None:
     # The libraries take seconds to load: not before the arguments are known to be fine.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not sys.stderr.isatty() else "0")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from transformers import AutoConfig
     from transformers.utils import logging
 
     from .bundle import check_resolution, export_bundle
@@ -71,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     checkpoint = find_checkpoint(arguments.checkpoint)
     family = family_of(checkpoint.model_type, arguments.checkpoint)
-    config = AutoConfig.from_pretrained(checkpoint.folder)
+    config = checkpoint.config()
     for resolution in arguments.res:
         check_resolution(resolution, *family.patch_and_window(config))
     name = arguments.name or Path(arguments.checkpoint).resolve().name

@@ -22,6 +22,9 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// The memory policies that this program carries out.
 const POLICIES: [&str; 1] = ["sam2_memory_bank"];
 
+/// The model families whose graphs this program knows how to feed.
+const FAMILIES: [&str; 1] = ["sam3_tracker_video"];
+
 /// Why a folder is not a bundle that can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -353,6 +356,14 @@ fn check_values(file: &Path, manifest: &Manifest) -> Result<(), BundleError> {
         if !found {
             return Err(wrong(field, "false".into(), "true".into()));
         }
+    }
+
+    if !FAMILIES.contains(&manifest.family.as_str()) {
+        return Err(wrong(
+            "family",
+            format!("{:?}", manifest.family),
+            format!("one of {FAMILIES:?}"),
+        ));
     }
 
     if !POLICIES.contains(&manifest.policy.name.as_str()) {

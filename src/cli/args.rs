@@ -62,6 +62,25 @@ kept beside it, in DIR/interrupted or DIR/failed.
 
 Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it.";
 
+/// More threads than this many per core only take turns, and each takes memory.
+const THREADS_PER_CORE: usize = 4;
+
+fn one_or_more(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number, 1 or more".to_owned())
+}
+
+fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores.saturating_mul(THREADS_PER_CORE);
+    match text.parse::<NonZeroUsize>() {
+        Ok(threads) if threads.get() <= most => Ok(threads),
+        _ => Err(format!(
+            "expected a whole number from 1 to {most}, {THREADS_PER_CORE} for each of the {cores} cores here"
+        )),
+    }
+}
+
 /// Arguments of `snow-ort run`.
 #[derive(Debug, Args)]
 #[command(after_long_help = PROMPT_HELP, after_help = "`snow-ort run --help` says how prompts and output work.")]
@@ -78,7 +97,7 @@ pub(super) struct RunArgs {
     /// Bundles are looked for in --models DIR, else in $SNOW_ORT_MODELS, else in ./models, models/ beside the
     /// executable, and models/ in up to three folders above it. With neither --model nor --res: the only bundle, or the one of the
     /// lowest resolution among those whose name starts with "snow-".
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     pub res: Option<u32>,
 
     /// Folder in which bundles are looked for
@@ -128,7 +147,7 @@ pub(super) struct RunArgs {
     pub overwrite: bool,
 
     /// Track only the first N frames
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub max_frames: Option<NonZeroUsize>,
 
     /// Where to run: cpu or cuda; one that cannot serve is an error
@@ -136,7 +155,7 @@ pub(super) struct RunArgs {
     pub provider: Provider,
 
     /// The GPU, for --provider cuda
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
     pub device_id: i32,
 
     /// The ONNX Runtime library [default: $ORT_DYLIB_PATH, else beside the executable, else in the project's .venv]
@@ -144,11 +163,17 @@ pub(super) struct RunArgs {
     pub ort_lib: Option<PathBuf>,
 
     /// CPU threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
     pub threads: Option<NonZeroUsize>,
 
     /// Most objects that go through a graph at once: fewer need less memory
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "8",
+        allow_negative_numbers = true,
+        value_parser = one_or_more
+    )]
     pub chunk: NonZeroUsize,
 
     /// No progress and no summary; warnings and errors only

@@ -4,6 +4,7 @@
 //! arguments, and for a run that was ended by Ctrl-C).
 
 mod args;
+mod guard;
 mod models;
 pub mod pipeline;
 mod progress;
@@ -21,6 +22,7 @@ pub(crate) const EXIT_FAILED: u8 = 2;
 
 /// Runs the command that the program's arguments ask for and returns the exit code.
 pub fn main() -> ExitCode {
+    signals::ignore_file_size_limit();
     let parsed = args::Cli::command()
         .try_get_matches()
         .and_then(|matches| args::Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
@@ -69,6 +71,11 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// A number of things, in words: `1 frame`, `2 frames`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// One line to stdout. Nobody listening is no reason to fail.

@@ -13,6 +13,8 @@ const FOLDERS_ABOVE: usize = 3;
 struct Found {
     dir: PathBuf,
     resolution: u32,
+    /// Pixels per token: a resolution is a multiple of it. Not 0.
+    patch: u32,
     text: String,
 }
 
@@ -38,8 +40,15 @@ pub(super) fn choose(
     if found.is_empty() {
         let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         let problems: String = problems.iter().map(|p| format!("; {p}")).collect();
+        // Without a manifest nothing is known of the resolutions that a model takes.
+        let possible = match res {
+            Some(res) => format!(
+                " (it says whether the model can have {res} pixels, and which are nearest if not)"
+            ),
+            None => String::new(),
+        };
         bail!(
-            "no bundle found in {}{problems}; give one with --model DIR, or make one with `snow-export`",
+            "no bundle found in {}{problems}; give one with --model DIR, or make one with `snow-export`{possible}",
             looked.join(", ")
         );
     }
@@ -51,7 +60,10 @@ pub(super) fn choose(
         None => found.iter().collect(),
     };
     if let (Some(res), true) = (res, matching.is_empty()) {
-        bail!("no bundle of {res} pixels; found {listed}; make one with `snow-export --res {res}`");
+        bail!(
+            "no bundle of {res} pixels: {}; found {listed}",
+            advice(res, &found)
+        );
     }
     if res.is_none() && matching.len() > 1 {
         matching.retain(|bundle| {
@@ -72,6 +84,28 @@ pub(super) fn choose(
             None => bail!("several bundles; choose one with --model DIR or --res: {listed}"),
         },
     }
+}
+
+/// What to do about a resolution that no bundle has: only such advice as can be followed for some model found.
+fn advice(res: u32, found: &[Found]) -> String {
+    let fits = |bundle: &Found| res > 0 && res.is_multiple_of(bundle.patch);
+    let Some(first) = found.first().filter(|_| !found.iter().any(fits)) else {
+        return format!("make one with `snow-export --res {res}`");
+    };
+    let patch = first.patch;
+    let below = res / patch * patch;
+    let above = below.saturating_add(patch);
+    let nearest = if below == 0 {
+        format!("the lowest is {above}")
+    } else {
+        format!("the nearest are {below} and {above}")
+    };
+    let what = if res == 0 {
+        format!("a resolution is a multiple of {patch}")
+    } else {
+        format!("{res} is not a multiple of {patch}")
+    };
+    format!("{what}; {nearest}")
 }
 
 fn places(models: Option<&Path>) -> Vec<PathBuf> {
@@ -113,6 +147,11 @@ fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
                     manifest.precision
                 ),
                 resolution: manifest.resolution,
+                patch: manifest
+                    .resolution
+                    .checked_div(manifest.grid)
+                    .unwrap_or(1)
+                    .max(1),
                 dir,
             }),
             Err(error) => problems.push(error.to_string()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::complain;
+use super::{complain, counted};
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -93,6 +93,6 @@ fn line(done: u64, total: Option<u64>, elapsed: Duration) -> String {
             let left = (total - done) as f64 / rate.max(1e-9);
             format!("{done}/{total} frames, {rate:.2} frames/s, {left:.0} s left")
         }
-        _ => format!("{done} frames, {rate:.2} frames/s"),
+        _ => format!("{}, {rate:.2} frames/s", counted(done, "frame")),
     }
 }

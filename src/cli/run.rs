@@ -12,7 +12,7 @@ use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
-use super::{chain, complain, models, say};
+use super::{chain, complain, counted, guard, models, say};
 use crate::bundle::Bundle;
 use crate::graph::{Runtime, RuntimeOptions};
 use crate::media::overlay::OverlayWriter;
@@ -53,10 +53,18 @@ struct Setup<'a> {
 /// Runs the command; prints progress, warnings and the summary.
 pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let start = Instant::now();
+    // Before anything that may take long: hashing a bundle, or decoding up to a late prompt.
+    let unfinished = Unfinished::default();
+    let interrupt = Interrupt::install(&unfinished)?;
     let prompts = Prompts::load(flags, args.prompts.as_deref())?;
     let source = media::open(&args.input)?;
     let info = source.info().clone();
     let dir = models::choose(args.model.as_deref(), args.res, args.models.as_deref())?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => default_out(&args.input),
+    };
+    guard::check_outputs(args, &out, &prompts, &dir)?;
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
     let num_frames = survey(
@@ -76,9 +84,23 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         ));
     }
 
-    let unfinished = Unfinished::default();
-    let interrupt = Interrupt::install(&unfinished)?;
-    let outputs = Outputs::create(args, &unfinished)?;
+    let side = manifest.masks.prompt_size;
+    for (origin, object, pixels) in prompts.vanishing(side) {
+        complain(&format!(
+            "warning: {origin}: the mask of object {object} has {}, and none is left at the {side}x{side} that the model sees; give a larger mask, or a box",
+            counted(pixels as u64, "pixel")
+        ));
+    }
+
+    let options = RuntimeOptions {
+        provider: args.provider,
+        library: args.ort_lib.clone(),
+        threads: args.threads.map(Into::into),
+        device_id: args.device_id,
+        ..RuntimeOptions::default()
+    };
+    let runtime = Runtime::load(&options)?;
+    let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
         Some(file) => Some(OverlayWriter::create(
             file.path(),
@@ -88,14 +110,6 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         )?),
         None => None,
     };
-    let options = RuntimeOptions {
-        provider: args.provider,
-        library: args.ort_lib.clone(),
-        threads: args.threads.map(Into::into),
-        device_id: args.device_id,
-        ..RuntimeOptions::default()
-    };
-    let runtime = Runtime::load(&options)?;
     let runtime_report = RuntimeReport {
         snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
         onnxruntime: runtime.version().to_owned(),
@@ -221,27 +235,8 @@ fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
 }
 
 impl Outputs {
-    fn create(args: &RunArgs, unfinished: &Unfinished) -> Result<Self> {
-        let out = match &args.out {
-            Some(out) => out.clone(),
-            None => default_out(&args.input),
-        };
-        // Replacing an earlier output that is also the input would destroy the input.
-        let input = args.input.canonicalize().ok();
-        let same = |path: &Path| input.is_some() && path.canonicalize().ok() == input;
-        if same(&out.join("masks")) {
-            bail!(
-                "the input {} is also where the masks would go; give another --out",
-                args.input.display()
-            );
-        }
-        if let Some(file) = args.overlay.as_deref().filter(|file| same(file)) {
-            bail!(
-                "the overlay {} is also the input; give another name",
-                file.display()
-            );
-        }
-        let run = StagedDir::create(&out, Content::Run, args.overwrite, unfinished)?;
+    fn create(args: &RunArgs, out: &Path, unfinished: &Unfinished) -> Result<Self> {
+        let run = StagedDir::create(out, Content::Run, args.overwrite, unfinished)?;
         let logits = match &args.dump_logits {
             Some(dir) => Some(StagedDir::create(
                 dir,
@@ -292,21 +287,24 @@ impl Outputs {
     fn place(self, status: Status) -> Result<Placed> {
         let beside = self.beside(status);
         let label = status.as_str();
-        let overlay = match self.overlay {
-            Some(file) if beside => Some(file.commit_beside(label)?),
-            Some(file) => Some(file.commit()?),
-            None => None,
+        // One that cannot be placed is no reason to lose the others: all are tried before the first error is returned.
+        let overlay = self.overlay.map(|file| {
+            if beside {
+                file.commit_beside(label)
+            } else {
+                file.commit()
+            }
+        });
+        let place = |dir: StagedDir| {
+            if beside {
+                dir.commit_beside(label)
+            } else {
+                dir.commit()
+            }
         };
-        let logits = match self.logits {
-            Some(dir) if beside => Some(dir.commit_beside(label)?),
-            Some(dir) => Some(dir.commit()?),
-            None => None,
-        };
-        let run = if beside {
-            self.run.commit_beside(label)?
-        } else {
-            self.run.commit()?
-        };
+        let logits = self.logits.map(place);
+        let run = place(self.run);
+        let (overlay, logits, run) = (overlay.transpose()?, logits.transpose()?, run?);
         Ok(Placed {
             run,
             logits,
@@ -353,10 +351,10 @@ fn conclude(
     if damage.packets > 0 || damage.frames > 0 {
         let first = damage.first_error.as_deref().unwrap_or("no details");
         complain(&format!(
-            "warning: {} is damaged: {} packets skipped, {} frames damaged ({first})",
+            "warning: {} is damaged: {}, {} ({first})",
             setup.args.input.display(),
-            damage.packets,
-            damage.frames
+            counted(damage.packets, "damaged packet"),
+            counted(damage.frames, "damaged frame")
         ));
     }
     // A disk that is full or gone: there is no use in keeping a part, and perhaps no room for it.
@@ -366,6 +364,8 @@ fn conclude(
             let message = outputs.in_final_names(&chain(error));
             let advice = if message.contains("No space left") {
                 ": free some space, or write to another disk"
+            } else if message.contains("File too large") {
+                ": raise the limit on a file's size (`ulimit -f`), or write to another disk"
             } else {
                 ""
             };
@@ -489,10 +489,6 @@ fn compose(
         overlay: None,
         logits: None,
     }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn summarise(report: &RunReport, placed: &Placed) {

@@ -55,3 +55,10 @@ impl Interrupt {
         self.0.load(Ordering::SeqCst) == ASKED
     }
 }
+
+/// Lets a write past `ulimit -f` fail as on a full disk; by default its signal ends the program on the spot, with
+/// everything half-written.
+pub(super) fn ignore_file_size_limit() {
+    // SAFETY: no handler is installed, and nothing else of this program touches this signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}

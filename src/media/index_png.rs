@@ -20,6 +20,10 @@ pub struct IndexImage {
     pub height: u32,
     /// Row-major, `width * height` ids.
     pub ids: Vec<u16>,
+    /// Bits per value of a grey image; None for an image with a palette.
+    pub grey_bits: Option<u8>,
+    /// Whether the file has transparency, which is ignored.
+    pub alpha: bool,
 }
 
 /// The DAVIS and Pascal VOC palette: the bits of the index, dealt out to red, green and blue from
@@ -128,6 +132,8 @@ pub fn read_index_png(path: &Path) -> Result<IndexImage, MediaError> {
             ));
         }
     };
+    let grey_bits = (colour != ColorType::Indexed).then_some(depth as u8);
+    let alpha = colour == ColorType::GrayscaleAlpha || reader.info().trns.is_some();
     let size = reader
         .output_buffer_size()
         .ok_or_else(|| bad(format!("{width}x{height} is too large")))?;
@@ -153,5 +159,11 @@ pub fn read_index_png(path: &Path) -> Result<IndexImage, MediaError> {
             }
         }
     }
-    Ok(IndexImage { width, height, ids })
+    Ok(IndexImage {
+        width,
+        height,
+        ids,
+        grey_bits,
+        alpha,
+    })
 }

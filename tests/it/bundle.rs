@@ -354,6 +354,10 @@ fn values_that_this_program_cannot_work_with_are_refused() {
         &["preprocess.antialias", "false", "true"],
     );
     refused_after(
+        |m| m["family"] = json!("sam9"),
+        &["family", "sam9", "sam3_tracker_video"],
+    );
+    refused_after(
         |m| m["policy"]["name"] = json!("goldfish"),
         &["policy.name", "goldfish", "sam2_memory_bank"],
     );

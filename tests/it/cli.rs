@@ -44,13 +44,18 @@ fn help_and_version_are_there() {
 #[test]
 fn wrong_usage_exits_with_2() {
     let desk = Desk::new();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "Usage"),
         (&["jog"], "jog"),
         (&["run"], "INPUT"),
         (&["run", "in", "--sideways"], "--sideways"),
-        (&["run", "in", "--threads", "0"], "--threads"),
-        (&["run", "in", "--max-frames", "0"], "--max-frames"),
+        (&["run", "in", "--threads", "0"], "number from 1 to"),
+        (&["run", "in", "--threads", "100000"], "4 for each of the"),
+        (&["run", "in", "--max-frames", "0"], "number, 1 or more"),
+        (&["run", "in", "--max-frames", "-1"], "number, 1 or more"),
+        (&["run", "in", "--device-id", "-1"], "-1 is not in 0"),
+        (&["run", "in", "--chunk", "-1"], "number, 1 or more"),
+        (&["run", "in", "--res", "-1"], "-1 is not in 0"),
         (&["run", "in", "--provider", "abacus"], "abacus"),
         (&["run", "in", "--res", "28", "--model", "m"], "--model"),
     ];
@@ -395,6 +400,10 @@ fn a_bundle_is_chosen_by_resolution_or_by_default() {
     run(None, &["--res", "28"]).succeeds();
     assert_eq!(resolution(), 28);
     run(None, &["--res", "512"]).refuses(&["no bundle of 512 pixels", "alpha-28", "alpha-56"]);
+    run(None, &["--res", "510"]).refuses(&["510 is not a multiple of 14", "504 and 518"]);
+    run(None, &["--res", "0"]).refuses(&["multiple of 14", "the lowest is 14"]);
+    run(None, &["--res", "70"]).refuses(&["`snow-export --res 70`"]);
+    run(Some("none"), &["--res", "510"]).refuses(&["have 510 pixels, and which are nearest"]);
     write_bundle(&desk.path("models/beta-28-fp32"), 28);
     run(None, &["--res", "28"]).refuses(&["several bundles of 28 pixels", "--model", "beta-28"]);
     write_bundle(&desk.path("models/snow-84-fp32"), 84);
@@ -429,7 +438,25 @@ fn a_library_that_is_not_there_leaves_nothing() {
     std::fs::write(desk.path("text.so"), "no library").unwrap();
     desk.run(&["in", BOX[0], BOX[1], "--out", "out", "--ort-lib", "text.so"])
         .refuses(&["text.so"]);
+    // It is looked for before any output is made.
+    desk.run(&[
+        "in",
+        BOX[0],
+        BOX[1],
+        "--out",
+        "/proc/x",
+        "--ort-lib",
+        "no.so",
+    ])
+    .refuses(&["no.so"]);
     desk.holds(&["in", "text.so"]);
+}
+
+#[test]
+fn one_frame_is_one_frame() {
+    let desk = Desk::with_images(1, 40, 30);
+    let ran = desk.run(&["in", BOX[0], BOX[1], "--out", "out"]);
+    assert!(ran.stderr.contains("1 frame, "), "{ran:?}");
 }
 
 #[test]

@@ -81,3 +81,42 @@ fn a_second_ctrl_c_leaves_at_once_and_nothing_behind() {
     assert!(ran.stderr.contains("nothing was kept"), "{ran:?}");
     desk.holds(&["in"]);
 }
+
+#[test]
+fn ctrl_c_before_tracking_leaves_nothing() {
+    // The prompts come through a pipe that nobody writes to, so that the run waits where it is.
+    let desk = Desk::new();
+    let pipe = desk.path("p.json");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let child = desk
+        .run_command(&["in", "--prompts", "p.json", "--out", "out"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Returns when the run opens the other end.
+    let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    signal(&child, "INT");
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    drop(writer);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was kept"), "{ran:?}");
+    desk.holds(&["in", "p.json"]);
+}
+
+#[test]
+fn a_name_that_was_taken_meanwhile_costs_no_results() {
+    let desk = Desk::with_images(2000, 320, 240);
+    let child = start_long(&desk, &["--overlay", "o.mp4"]);
+    std::fs::write(desk.path("o.mp4"), "another run's").unwrap();
+    signal(&child, "INT");
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    ran.refuses(&["o.mp4 appeared", "o.kept.mp4"]);
+    assert_eq!(std::fs::read(desk.path("o.mp4")).unwrap(), b"another run's");
+    assert_eq!(
+        names_in(&desk.path("out")),
+        ["masks", "run.json", "tracks.json"]
+    );
+    desk.holds(&["in", "o.kept.mp4", "o.mp4", "out"]);
+}

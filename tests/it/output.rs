@@ -352,7 +352,7 @@ fn the_input_is_never_overwritten() {
         "run",
         "--overwrite",
     ])
-    .refuses(&["run/masks", "also where the masks would go"]);
+    .refuses(&["run/masks", "is or lies in run/masks", "would be lost"]);
     assert_eq!(names_in(&desk.path("run")), ["masks"]);
     desk.holds(&["in", "run"]);
 }
@@ -431,4 +431,166 @@ fn a_full_disk_leaves_nothing() {
         .refuses(&["No space left on device"]);
     assert_eq!(names_in(&mount.0), ["masks", "run.json", "tracks.json"]);
     assert_eq!(read_json(&mount.0.join("run.json"))["frames"], 2);
+}
+
+#[test]
+fn nothing_that_is_read_is_replaced() {
+    let desk = Desk::new();
+    write_images(&desk.path("o/z/masks"), 1, 40, 30);
+    write_images(&desk.path("o/z/masks/deep"), 1, 40, 30);
+    for name in ["o/z/masks/mine.png", "o/z/run.json"] {
+        crate::fake::write_mask(&desk.path(name), 40, 30, |_, _| 1);
+    }
+    let prompts = r#"[{"frame": 0, "object": 1, "box": [1,1,9,9]}]"#;
+    std::fs::write(desk.path("o/z/tracks.json"), prompts).unwrap();
+    let named = prompts.replace(r#""box": [1,1,9,9]"#, r#""mask": "o/z/masks/mine.png""#);
+    std::fs::write(desk.path("p.json"), named).unwrap();
+    std::fs::create_dir(desk.path("links")).unwrap();
+    std::os::unix::fs::symlink("../o/z/masks/00000.png", desk.path("links/a.png")).unwrap();
+    std::fs::rename(desk.path("o/z/run.json"), desk.path("o/z/other.png")).unwrap();
+    let a_box = ["--box", "1,1,9,9"];
+    let cases: [(&[&str], &[&str], &str); 8] = [
+        (&["o/z/masks/00000.png"], &a_box, "the input"),
+        (&["o/z/masks/deep"], &a_box, "the input"),
+        (&["links"], &a_box, "the image links/a.png"),
+        (&["in"], &["--mask", "o/z/masks/mine.png"], "--mask"),
+        (&["in"], &["--prompts", "o/z/tracks.json"], "the prompts"),
+        (&["in"], &["--prompts", "p.json"], "entry 1"),
+        (&["in", "--dump-logits", "in"], &a_box, "the logits folder"),
+        (
+            &["in", "--ort-lib", "o/z/masks/mine.png"],
+            &a_box,
+            "the library",
+        ),
+    ];
+    for (input, more, word) in cases {
+        let mut args = input.to_vec();
+        args.extend(more);
+        args.extend(["--out", "o/z", "--overwrite"]);
+        desk.run(&args).refuses(&["it would be lost", word]);
+    }
+    let bundle = desk.bundle.dir.to_str().unwrap();
+    desk.run(&["in", "--box", "1,1,9,9", "--out", bundle])
+        .refuses(&["--out", "a part of the bundle"]);
+    // What no run wrote is not deleted with the earlier run.
+    desk.run(&["in", "--box", "1,1,9,9", "--out", "o/z", "--overwrite"])
+        .refuses(&["o/z/masks/deep", "not a file that a run writes"]);
+    assert_eq!(
+        names_in(&desk.path("o/z/masks")),
+        ["00000.png", "deep", "mine.png"]
+    );
+    assert_eq!(
+        names_in(&desk.path("o/z")),
+        ["masks", "other.png", "tracks.json"]
+    );
+    desk.holds(&["in", "links", "o", "p.json"]);
+}
+
+#[test]
+fn outputs_in_each_others_way_are_refused() {
+    let desk = Desk::new();
+    for (flag, path, word) in [
+        ("--overlay", "o/z/masks/o.mp4", "o/z/masks"),
+        ("--dump-logits", "o/z/masks", "o/z/masks"),
+        ("--dump-logits", "o/z/masks/lg", "o/z/masks"),
+        ("--dump-logits", "o/z/run.json", "o/z/run.json"),
+        ("--overlay", "o/z/.snow-ort-run.partial/o.mp4", "unfinished"),
+        ("--overlay", "o/x.avi", "o/x.avi: the overlay video must"),
+        ("--overlay", "in", "in: the overlay video must"),
+    ] {
+        desk.run(&["in", "--box", "1,1,9,9", "--out", "o/z", flag, path])
+            .refuses(&[word]);
+        desk.holds(&["in"]);
+    }
+    std::fs::create_dir(desk.path("d.mp4")).unwrap();
+    let ran = desk.run(&["in", "--box", "1,1,9,9", "--out", "o", "--overlay", "d.mp4"]);
+    ran.refuses(&["d.mp4 is a folder"]);
+    assert!(!ran.stderr.contains("--overwrite"), "{ran:?}");
+    desk.holds(&["d.mp4", "in"]);
+}
+
+#[test]
+fn what_appears_during_a_run_is_not_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let staged = stage(root.path(), false).unwrap();
+    write_run(&staged.path(), "new");
+    write_run(root.path(), "mine");
+    let error = staged.commit().err().unwrap().to_string();
+    assert!(
+        error.contains("appeared") && error.contains("kept"),
+        "{error}"
+    );
+    assert_eq!(text(root.path().join("masks/00000.png")), "mine");
+    assert_eq!(text(root.path().join("kept/masks/00000.png")), "new");
+
+    let staged = stage(root.path(), true).unwrap();
+    write_run(&staged.path(), "newer");
+    std::fs::write(root.path().join("masks/notes.txt"), "mine").unwrap();
+    let error = staged.commit().err().unwrap().to_string();
+    assert!(error.contains("notes.txt"), "{error}");
+    assert_eq!(text(root.path().join("masks/notes.txt")), "mine");
+
+    let file = root.path().join("o.mp4");
+    let create = || StagedFile::create(&file, false, &Unfinished::default()).unwrap();
+    let slow = create();
+    std::fs::write(slow.path(), "slow").unwrap();
+    std::fs::write(&file, "fast").unwrap();
+    let error = slow.commit().err().unwrap().to_string();
+    assert!(error.contains("o.kept.mp4"), "{error}");
+    assert_eq!(text(file), "fast");
+    assert_eq!(text(root.path().join("o.kept.mp4")), "slow");
+}
+
+#[test]
+fn a_lock_ends_with_its_holder() {
+    // The process of a killed run, this very process (its number was given again), or none yet.
+    for pid in ["4194305", &std::process::id().to_string(), ""] {
+        let root = tempfile::tempdir().unwrap();
+        let staging = root.path().join(".snow-ort-run.partial");
+        write_run(root.path(), "old");
+        write_run(&staging.join("new"), "killed");
+        std::fs::create_dir(staging.join("old")).unwrap();
+        std::fs::write(staging.join("pid"), pid).unwrap();
+        // Killed before the first part of the earlier run was moved: its results are complete.
+        let staged = stage(root.path(), true).unwrap();
+        assert_eq!(text(root.path().join("masks/00000.png")), "killed");
+        assert_eq!(names_in(&staging), ["new", "pid"]);
+        drop(staged);
+        assert_eq!(names_in(root.path()), ["masks", "run.json", "tracks.json"]);
+    }
+}
+
+#[test]
+fn hidden_files_of_killed_runs_are_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let live = format!(".snow-ort-{}-o.mp4", std::os::unix::process::parent_id());
+    for name in [
+        ".snow-ort-4194305-o.mp4",
+        ".snow-ort-4194305-o.mp4.partial",
+        ".snow-ort-4194305-other.mp4",
+        &live,
+    ] {
+        std::fs::write(root.path().join(name), "").unwrap();
+    }
+    let file = root.path().join("o.mp4");
+    drop(StagedFile::create(&file, false, &Unfinished::default()).unwrap());
+    let mut left = vec![".snow-ort-4194305-other.mp4", &live];
+    left.sort_unstable();
+    assert_eq!(names_in(root.path()), left);
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_a_normal_error() {
+    let desk = Desk::with_images(60, 64, 48);
+    let run = desk.run_command(&["in", "--box", "1,1,9,9", "--out", "out"]);
+    let ran: crate::fake::Ran = Command::new("sh")
+        .args(["-c", "ulimit -f 4; exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .current_dir(desk.path(""))
+        .output()
+        .unwrap()
+        .into();
+    ran.refuses(&["File too large", "ulimit -f", "nothing was kept"]);
+    desk.holds(&["in"]);
 }

@@ -261,8 +261,42 @@ fn file_refuses(text: &str, words: &[&str]) {
 
 #[test]
 fn wrong_files_are_refused() {
-    let cases: [(&str, &[&str]); 21] = [
-        ("{}", &["expected a JSON list"]),
+    let cases: [(&str, &[&str]); 31] = [
+        ("{}", &["expected a JSON list", "got an object"]),
+        ("3", &["expected a JSON list", "got a number"]),
+        ("\u{feff}[]", &["the list is empty"]),
+        (
+            "[3]",
+            &["entry 1: got a number, expected an object such as"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,5,5]}, {"frame": 1, "object": 1, "box": [-Infinity,1,2,5]}]"#,
+            &["entry 2", "Infinity is not a number"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": {"x": 1}}]"#,
+            &["entry 1", "box is an object, expected 4 numbers"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "points": [10, 20]}]"#,
+            &["entry 1", "points holds 10, expected a list of points"],
+        ),
+        (
+            r#"[{"frame": 1.5, "object": 1, "box": [1,1,5,5]}]"#,
+            &["entry 1", "frame is 1.5, expected a whole number"],
+        ),
+        (
+            r#"[{"frame": 0, "object": "cat", "box": [1,1,5,5]}]"#,
+            &["entry 1", "object is a text, expected a whole number"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "mask": 3}]"#,
+            &["entry 1", "mask is 3, expected the name of a PNG"],
+        ),
+        (
+            r#"[{"frame": 0, "object": 1, "box": [1,1,5,5], "box": [2,2,6,6]}]"#,
+            &["entry 1", "field `box` stands there twice"],
+        ),
         ("[", &["line 1"]),
         ("[]", &["the list is empty"]),
         (
@@ -296,7 +330,7 @@ fn wrong_files_are_refused() {
         ),
         (
             r#"[{"frame": 0, "object": 1, "box": [NaN,1,2,5]}]"#,
-            &["line 1"],
+            &["entry 1", "NaN is not a number", "line 1"],
         ),
         (
             r#"[{"frame": 0, "object": 1, "box": [1,1,5]}]"#,
@@ -312,7 +346,7 @@ fn wrong_files_are_refused() {
         ),
         (
             r#"[{"frame": 0, "object": 1, "points": [[1]]}]"#,
-            &["entry 1", "1 numbers"],
+            &["entry 1", "1 number,"],
         ),
         (
             r#"[{"frame": 0, "object": 1, "points": [[1,30,1]]}]"#,
@@ -415,4 +449,46 @@ fn a_missing_prompts_file_is_named() {
         &["--prompts", "absent.json"],
         &["absent.json", "No such file"],
     );
+}
+
+/// A grey PNG, with an alpha channel or without.
+fn write_grey(path: &Path, alpha: bool, value: impl Fn(u32) -> u8) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut encoder = png::Encoder::new(file, 40, 30);
+    encoder.set_color(if alpha {
+        png::ColorType::GrayscaleAlpha
+    } else {
+        png::ColorType::Grayscale
+    });
+    let pixels = (0..40 * 30).flat_map(|at| [value(at % 40), 255]);
+    let bytes: Vec<u8> = pixels.step_by(if alpha { 1 } else { 2 }).collect();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&bytes).unwrap();
+}
+
+#[test]
+fn grey_masks_are_plain_ones() {
+    let desk = Desk::new();
+    let run = |mask: &str| desk.run(&["in", "--mask", mask, "--out", "out", "--overwrite"]);
+    write_grey(&desk.path("soft.png"), false, |x| (x * 6) as u8);
+    run("soft.png").refuses(&["--mask soft.png", "39 different values", "threshold it"]);
+    write_grey(&desk.path("clear.png"), true, |_| 0);
+    run("clear.png").refuses(&["every pixel is 0", "transparency is ignored"]);
+    desk.holds(&["clear.png", "in", "soft.png"]);
+    write_grey(&desk.path("hard.png"), false, |x| u8::from(x < 20) * 255);
+    let ran = run("hard.png");
+    ran.succeeds();
+    assert!(!ran.stderr.contains("warning"), "{ran:?}");
+}
+
+#[test]
+fn a_mask_that_the_model_cannot_see_is_said() {
+    let desk = Desk::with_images(1, 400, 300);
+    write_mask(&desk.path("dot.png"), 400, 300, |x, y| {
+        u16::from(x == 9 && y == 9)
+    });
+    let ran = desk.run(&["in", "--mask", "dot.png", "--out", "out"]);
+    ran.succeeds();
+    let warning = "warning: --mask dot.png: the mask of object 1 has 1 pixel, and none is left";
+    assert!(ran.stderr.contains(warning), "{ran:?}");
 }

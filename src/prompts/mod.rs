@@ -8,13 +8,14 @@
 //! On one frame an object takes one box, any number of points, or a box with points; or one mask and nothing else.
 //! That is what the reference's `Sam3TrackerVideoProcessor.add_inputs_to_inference_session` accepts.
 
+mod file;
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::media::index_png::{IndexImage, read_index_png};
-use crate::media::mask::BinaryMask;
+use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::tracker::Prompt;
 
 /// The greatest object id: index PNGs hold at most 16 bits.
@@ -108,18 +109,6 @@ pub struct Prompts {
     pieces: Vec<Piece>,
 }
 
-/// One entry of a prompts file. Signed numbers and loose lists, so that a wrong value gets a message of its own.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    frame: i64,
-    object: i64,
-    #[serde(rename = "box")]
-    bbox: Option<Vec<Option<f64>>>,
-    points: Option<Vec<Vec<Option<f64>>>>,
-    mask: Option<PathBuf>,
-}
-
 impl Prompts {
     /// Reads the prompts of `flags` (all on frame 0, objects 1, 2, … in their order) and of the JSON file.
     ///
@@ -154,6 +143,29 @@ impl Prompts {
             .map(|piece| piece.frame)
             .max()
             .unwrap_or(0)
+    }
+
+    /// The files of mask prompts, each with where it is named.
+    pub fn mask_files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.pieces.iter().filter_map(|piece| match &piece.shape {
+            Shape::Mask { file, .. } => Some((piece.origin.as_str(), file.as_path())),
+            _ => None,
+        })
+    }
+
+    /// Mask prompts of which nothing is left at `side` x `side` pixels, which is what the model sees: where each is
+    /// named, its object, and its number of pixels.
+    pub fn vanishing(&self, side: u32) -> Vec<(&str, u32, usize)> {
+        let mut found = Vec::new();
+        for piece in &self.pieces {
+            if let Shape::Mask { mask, .. } = &piece.shape
+                && mask_prompt(mask, side).iter().all(|value| *value == 0.0)
+            {
+                let pixels = mask.data.iter().filter(|inside| **inside != 0).count();
+                found.push((piece.origin.as_str(), piece.object, pixels));
+            }
+        }
+        found
     }
 
     /// Checks the prompts on `frame` against its size in pixels.
@@ -283,7 +295,7 @@ impl Prompts {
         if ids.is_empty() {
             return Err(PromptError::Invalid {
                 origin,
-                reason: "the mask is empty: every pixel is 0".into(),
+                reason: empty_mask(&image),
             });
         }
         let keep = only && ids.len() > 1;
@@ -304,99 +316,6 @@ impl Prompts {
             });
         }
         Ok(next + u32::try_from(ids.len()).unwrap_or(u32::MAX - next))
-    }
-
-    fn add_file(&mut self, file: &Path) -> Result<(), PromptError> {
-        let text = std::fs::read(file).map_err(|source| PromptError::Read {
-            file: file.to_path_buf(),
-            source,
-        })?;
-        let entries: Vec<serde_json::Value> =
-            serde_json::from_slice(&text).map_err(|error| PromptError::Json {
-                file: file.to_path_buf(),
-                reason: error.to_string(),
-            })?;
-        if entries.is_empty() {
-            return Err(PromptError::Json {
-                file: file.to_path_buf(),
-                reason: "the list is empty".into(),
-            });
-        }
-        for (index, value) in entries.into_iter().enumerate() {
-            self.add_entry(file, index + 1, value)?;
-        }
-        Ok(())
-    }
-
-    fn add_entry(
-        &mut self,
-        file: &Path,
-        number: usize,
-        value: serde_json::Value,
-    ) -> Result<(), PromptError> {
-        // The frame and object are named even when another field makes the entry unreadable.
-        let named = |field: &str| {
-            value
-                .get(field)
-                .map_or_else(|| "?".to_owned(), serde_json::Value::to_string)
-        };
-        let origin = format!(
-            "{}: entry {number} (frame {}, object {})",
-            file.display(),
-            named("frame"),
-            named("object")
-        );
-        let invalid = |reason: String| PromptError::Invalid {
-            origin: origin.clone(),
-            reason,
-        };
-
-        let entry: Entry =
-            serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?;
-        let frame = usize::try_from(entry.frame)
-            .map_err(|_| invalid(format!("frame is {}, expected 0 or more", entry.frame)))?;
-        let object = check_object(entry.object).map_err(invalid)?;
-
-        let mut shapes = Vec::new();
-        if let Some(numbers) = entry.bbox {
-            let numbers = finite(&numbers, "box").map_err(invalid)?;
-            let numbers: [f32; 4] = numbers.as_slice().try_into().map_err(|_| {
-                invalid(format!(
-                    "box has {} numbers, expected 4: [x1, y1, x2, y2]",
-                    numbers.len()
-                ))
-            })?;
-            shapes.push(Shape::Box(valid_box(numbers).map_err(invalid)?));
-        }
-        if let Some(points) = entry.points {
-            if points.is_empty() {
-                return Err(invalid("points is an empty list".into()));
-            }
-            let points: Result<Vec<[f32; 3]>, String> = points
-                .iter()
-                .map(|point| valid_point(&finite(point, "points")?))
-                .collect();
-            shapes.push(Shape::Points(points.map_err(invalid)?));
-        }
-        if let Some(mask) = entry.mask {
-            let path = file.parent().unwrap_or(Path::new("")).join(mask);
-            let image = read_mask(&origin, &path)?;
-            let mask = mask_of_object(&image, object)
-                .map_err(|reason| invalid(format!("{}: {reason}", path.display())))?;
-            shapes.push(Shape::Mask { file: path, mask });
-        }
-        if shapes.is_empty() {
-            return Err(invalid(
-                "it says nothing of the object: give box, points or mask".into(),
-            ));
-        }
-        self.pieces.extend(shapes.into_iter().map(|shape| Piece {
-            origin: origin.clone(),
-            frame,
-            object,
-            shape,
-        }));
-        Ok(())
     }
 
     /// One box, and either points or nothing else; or one mask alone: as the reference takes them.
@@ -442,8 +361,11 @@ fn parse_flag(
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if !count.contains(&parts.len()) {
         return Err(format!(
-            "expected {form}, got {} numbers",
-            parts.iter().filter(|part| !part.is_empty()).count()
+            "expected {form}, got {}",
+            counted(
+                parts.iter().filter(|part| !part.is_empty()).count(),
+                "number"
+            )
         ));
     }
     parts
@@ -452,18 +374,6 @@ fn parse_flag(
             Ok(number) if number.is_finite() => Ok(number),
             Ok(_) => Err(format!("{part:?} is not a finite number, expected {form}")),
             Err(_) => Err(format!("{part:?} is not a number, expected {form}")),
-        })
-        .collect()
-}
-
-/// JSON has no NaN or infinity; programs write null, or a number past the range, in their place.
-fn finite(numbers: &[Option<f64>], field: &str) -> Result<Vec<f32>, String> {
-    numbers
-        .iter()
-        .map(|number| match number {
-            Some(number) if (*number as f32).is_finite() => Ok(*number as f32),
-            Some(number) => Err(format!("{field} holds {number}, expected pixels")),
-            None => Err(format!("{field} holds null (NaN?), expected numbers")),
         })
         .collect()
 }
@@ -491,8 +401,8 @@ fn valid_point(point: &[f32]) -> Result<[f32; 3], String> {
             "point {x},{y} has label {label}, expected 1 (on the object) or 0 (not on it)"
         )),
         _ => Err(format!(
-            "a point has {} numbers, expected [x, y] or [x, y, label]",
-            point.len()
+            "a point has {}, expected [x, y] or [x, y, label]",
+            counted(point.len(), "number")
         )),
     }
 }
@@ -532,11 +442,45 @@ fn numbers(values: &[f32]) -> String {
     texts.join(",")
 }
 
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Most different values of an 8-bit grey image that can be object ids; a soft edge has more.
+const MOST_GREYS: usize = 16;
+/// As [`MOST_GREYS`] for 16 bits, in which this program writes ids above 255.
+const MOST_DEEP_GREYS: usize = 256;
+
 fn read_mask(origin: &str, file: &Path) -> Result<IndexImage, PromptError> {
-    read_index_png(file).map_err(|source| PromptError::Mask {
+    let image = read_index_png(file).map_err(|source| PromptError::Mask {
         origin: origin.to_owned(),
         source,
-    })
+    })?;
+    let most = match image.grey_bits {
+        Some(16) => MOST_DEEP_GREYS,
+        Some(_) => MOST_GREYS,
+        None => return Ok(image),
+    };
+    let values = ids_of(&image).len();
+    if values > most {
+        return Err(PromptError::Invalid {
+            origin: origin.to_owned(),
+            reason: format!(
+                "{} is a grey image with {values} different values above 0, as a mask with a soft edge has, expected at most {most}, one for each object; threshold it to 0 and 255, or give an index PNG with a palette",
+                file.display()
+            ),
+        });
+    }
+    Ok(image)
+}
+
+fn empty_mask(image: &IndexImage) -> String {
+    let alpha = if image.alpha {
+        " (its transparency is ignored: only the values or palette indices count)"
+    } else {
+        ""
+    };
+    format!("the mask is empty: every pixel is 0{alpha}")
 }
 
 fn ids_of(image: &IndexImage) -> Vec<u16> {
@@ -556,7 +500,7 @@ fn select(image: &IndexImage, keep: impl Fn(u16) -> bool) -> BinaryMask {
 fn mask_of_object(image: &IndexImage, object: u32) -> Result<BinaryMask, String> {
     let ids = ids_of(image);
     match ids.as_slice() {
-        [] => Err("the mask is empty: every pixel is 0".into()),
+        [] => Err(empty_mask(image)),
         [_] => Ok(select(image, |id| id != 0)),
         _ if ids.iter().any(|id| u32::from(*id) == object) => {
             Ok(select(image, |id| u32::from(id) == object))

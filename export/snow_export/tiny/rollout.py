@@ -1,0 +1,143 @@
+"""Differentiable tracking with the export's own stages: a batch of objects from several clips, frame by frame.
+
+The memory policy is that of the reference for objects that are all prompted on the first frame: that frame, the six
+before, and sixteen pointers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Sam3TrackerVideoModel
+
+from ..stages.mask_decoder import NO_OBJECT_LOGIT, MaskDecoder
+from ..stages.memory_attention import MemoryAttention
+from ..stages.memory_encoder import MemoryEncoder
+from ..stages.vision_encoder import VisionEncoder
+
+
+class Tracker(nn.Module):
+    """The four stages around a model's parameters, at one side."""
+
+    def __init__(self, model: Sam3TrackerVideoModel):
+        super().__init__()
+        self.side = model.config.image_size
+        self.policy = (model.config.num_maskmem, model.config.max_object_pointers_in_encoder)
+        self.vision = VisionEncoder(model, [0.5] * 3, [0.5] * 3, 1 / 255)
+        self.attention = MemoryAttention(model, torch.float32)
+        self.decoder = MaskDecoder(model, torch.float32)
+        self.encoder = MemoryEncoder(model, torch.float32, torch.float32)
+
+
+@dataclass
+class Prompt:
+    """What the tracker is told on the first frame: `coords` `[objects, points, 2]` in pixels of the model's image."""
+
+    coords: Tensor
+    labels: Tensor
+
+
+@dataclass
+class Prediction:
+    """One frame: candidates `[N, 4, h, w]`, predicted IoU `[N, 4]`, object score `[N, 1]`, `several`: three count."""
+
+    masks: Tensor
+    iou: Tensor
+    score: Tensor
+    several: bool
+
+    def chosen(self) -> Tensor:
+        """Index of the candidate that the tracker takes, `[N]`."""
+        if not self.several:
+            return torch.zeros(len(self.masks), dtype=torch.int64)
+        return 1 + self.iou[:, 1:].argmax(dim=1)
+
+    def mask(self) -> Tensor:
+        """Logits of that candidate, `[N, h, w]`."""
+        index = self.chosen().view(-1, 1, 1, 1).expand(-1, 1, *self.masks.shape[2:])
+        return self.masks.gather(1, index)[:, 0]
+
+
+def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) -> list[Prediction]:
+    """Tracks objects through `images` u8 `[clips, frames, side, side, 3]`; `clip_of` `[N]` names each object's clip.
+
+    Gradients flow through memories and pointers.
+    """
+    clips, frames = images.shape[:2]
+    plain, without, high_0, high_1 = tracker.vision(images.flatten(0, 1))
+    features = [tensor.unflatten(0, (clips, frames)) for tensor in (plain, without, high_0, high_1)]
+    objects = len(clip_of)
+    no_mask = torch.zeros(1, tracker.side, tracker.side)
+    false = torch.zeros(1, dtype=torch.bool)
+    num_maskmem, max_pointers = tracker.policy
+    horizon = min(frames, max_pointers)
+    memories: list[Tensor] = []
+    pointers: list[Tensor] = []
+    predictions: list[Prediction] = []
+    for frame in range(frames):
+        plain, without, high_0, high_1 = (tensor[clip_of, frame] for tensor in features)
+        if frame == 0:
+            embeddings, coords, labels = without, prompt.coords, prompt.labels
+            several = labels.shape[1] <= 1
+        else:
+            recent = list(range(max(1, frame - num_maskmem + 1), frame))
+            rows = [num_maskmem - 1] + [frame - t - 1 for t in recent]
+            distances = [frame] + [d for d in range(1, horizon) if frame - d >= 1]
+            embeddings = tracker.attention(
+                plain,
+                [memories[0]] + [memories[t] for t in recent],
+                [pointers[0]] + [pointers[frame - d] for d in distances[1:]],
+                torch.tensor([rows]).expand(objects, -1),
+                torch.tensor([distances], dtype=torch.float32).expand(objects, -1) / max(horizon - 1, 1),
+            )
+            coords, labels = torch.zeros(objects, 1, 2), -torch.ones(objects, 1, dtype=torch.int64)
+            several = True
+        masks, iou, score, tokens = tracker.decoder.predict(embeddings, high_0, high_1, coords, labels, no_mask, false)
+        prediction = Prediction(masks, iou, score, several)
+        predictions.append(prediction)
+        chosen = prediction.chosen()
+        token = tokens.gather(1, chosen.view(-1, 1, 1).expand(-1, 1, tokens.shape[2]))[:, 0]
+        there = (score > 0).float()
+        pointer = there * tracker.decoder.pointer_projection(token) + (1 - there) * tracker.decoder.no_object_pointer
+        pointers.append(pointer.view(objects, tracker.decoder.pointer_tokens, -1))
+        mask = torch.where(
+            score.unsqueeze(-1) > 0, prediction.mask(), torch.full_like(prediction.mask(), NO_OBJECT_LOGIT)
+        )
+        from_prompt = torch.full((objects,), frame == 0)
+        memories.append(tracker.encoder(plain, mask, no_mask, false, score[:, 0], from_prompt))
+    return predictions
+
+
+def targets(ids: Tensor, side: int, low: int) -> Tensor:
+    """Ground-truth coverage of low-resolution pixels: `ids == object` `[N, side, side]` averaged to `[N, low, low]`."""
+    return F.interpolate(ids.float().unsqueeze(1), (low, low), mode="area")[:, 0]
+
+
+def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss `[N]` of a frame and the IoU `[N]` of the mask that the tracker takes; `target` `[N, h, w]` in 0..1.
+
+    As SAM 2 is trained: focal and dice loss on the best candidate, L1 on every predicted IoU, cross-entropy on whether
+    the object is there; masks count only where it is.
+    """
+    visible = target.flatten(1).sum(dim=1) > 0.5
+    candidates = prediction.masks[:, 1:] if prediction.several else prediction.masks[:, :1]
+    guesses = prediction.iou[:, 1:] if prediction.several else prediction.iou[:, :1]
+    wanted = target.unsqueeze(1).expand_as(candidates)
+    cross = F.binary_cross_entropy_with_logits(candidates, wanted, reduction="none")
+    probability = candidates.sigmoid()
+    off = (probability - wanted).abs()
+    focal = (cross * off**2).flatten(2).mean(dim=2)
+    overlap = (probability * wanted).flatten(2).sum(dim=2)
+    dice = 1 - (2 * overlap + 1) / (probability.flatten(2).sum(dim=2) + wanted.flatten(2).sum(dim=2) + 1)
+    mask_loss = 20 * focal + dice
+    best = mask_loss.detach().argmin(dim=1, keepdim=True)
+    with torch.no_grad():
+        guess, truth = candidates > 0, wanted > 0.5
+        union = (guess | truth).flatten(2).sum(dim=2)
+        iou = (guess & truth).flatten(2).sum(dim=2) / union.clamp(min=1)
+    iou_loss = (guesses - iou).abs().mean(dim=1)
+    there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
+    loss = visible * (mask_loss.gather(1, best)[:, 0] + iou_loss) + there
+    taken = prediction.chosen() - 1 if prediction.several else prediction.chosen()
+    return loss, torch.where(visible, iou.gather(1, taken.unsqueeze(1))[:, 0], torch.nan)

@@ -1,0 +1,262 @@
+"""What snow-export writes: a bundle that states what it holds, and the same bytes every time."""
+
+import hashlib
+import json
+import shutil
+
+import jsonschema
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from exporting import RESOLUTION, ROOT, WINDOW, left_over, snow_export, snow_export_process
+from safetensors.numpy import load_file, save_file
+
+SCHEMA = json.loads((ROOT / "models" / "schema" / "manifest.schema.json").read_text())
+ROLES = ["vision_encoder", "memory_attention", "mask_decoder", "memory_encoder"]
+ONNX_RUNTIME_TYPES = {
+    "uint8": "tensor(uint8)",
+    "int64": "tensor(int64)",
+    "bool": "tensor(bool)",
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
+}
+
+
+def manifest_of(folder) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def listed(manifest) -> list[dict]:
+    """Every file that a manifest names."""
+    graphs = manifest["graphs"]
+    return graphs + [graph["data"] for graph in graphs if graph["data"]] + manifest["golden"]
+
+
+def graph_hashes(folder) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".onnx", ".data")
+    }
+
+
+def check_files(folder) -> None:
+    """The manifest names every file, and each is what it says."""
+    manifest = manifest_of(folder)
+    jsonschema.validate(manifest, SCHEMA)
+    for entry in listed(manifest):
+        data = (folder / entry["file"]).read_bytes()
+        assert len(data) == entry["bytes"], entry["file"]
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry["file"]
+    names = {entry["file"] for entry in listed(manifest)} | {"manifest.json", "LICENSE", "golden"}
+    assert set(left_over(folder)) <= names
+
+
+def check_signatures(folder) -> None:
+    """ONNX Runtime loads every graph and sees the inputs and outputs that the manifest states."""
+    for graph in manifest_of(folder)["graphs"]:
+        session = onnxruntime.InferenceSession(folder / graph["file"], providers=["CPUExecutionProvider"])
+        for stated, found in ((graph["inputs"], session.get_inputs()), (graph["outputs"], session.get_outputs())):
+            assert [one["name"] for one in stated] == [node.name for node in found], graph["role"]
+            for one, node in zip(stated, found, strict=True):
+                assert ONNX_RUNTIME_TYPES[one["dtype"]] == node.type, node.name
+                assert one["shape"] == node.shape, node.name
+
+
+def test_the_manifest(bundle):
+    manifest = manifest_of(bundle)
+    jsonschema.validate(manifest, SCHEMA)
+    assert [graph["role"] for graph in manifest["graphs"]] == ROLES
+    assert manifest["resolution"] == RESOLUTION
+    assert manifest["grid"] == RESOLUTION // 14
+    assert manifest["precision"] == "fp32"
+    assert manifest["memory"]["dtype"] == "bfloat16"
+    assert manifest["policy"]["num_maskmem"] == 7
+    assert manifest["source"]["random_weights"] is True
+    assert manifest["source"]["id"] == "tiny"
+    assert (bundle / "LICENSE").read_text()
+
+
+def test_the_files(bundle):
+    check_files(bundle)
+
+
+def test_the_signatures(bundle):
+    check_signatures(bundle)
+
+
+def test_the_symbolic_axes(bundle):
+    """Objects, memories and pointers are axes of any length."""
+    graphs = {graph["role"]: graph for graph in manifest_of(bundle)["graphs"]}
+    shapes = {one["name"]: one["shape"] for one in graphs["memory_attention"]["inputs"]}
+    assert shapes["memory_0"][:2] == ["objects", "memory_tokens_0"]
+    assert shapes["pointers_cond"][:2] == ["objects", "pointer_tokens_cond"]
+    for role in ROLES[1:]:
+        assert graphs[role]["outputs"][0]["shape"][0] == "objects"
+
+
+def test_the_golden_vectors(bundle):
+    manifest = manifest_of(bundle)
+    kinds = {entry["kind"] for entry in manifest["golden"]}
+    assert kinds == {*ROLES, "rollout", "input"}
+    rollout = load_file(bundle / "golden" / "rollout.safetensors")
+    prompts = json.loads((bundle / "golden" / "prompts.json").read_text())
+    objects = len({prompt["object"] for prompt in prompts})
+    assert rollout["frames"].shape == (3, 120, 160, 3)
+    low = manifest["masks"]["low_res"]
+    for frame in range(3):
+        assert rollout[f"{frame:05d}.low_res_masks"].shape == (objects, low, low)
+    for graph in manifest["graphs"]:
+        tensors = load_file(bundle / "golden" / f"{graph['role']}.safetensors")
+        assert {f"in.{one['name']}" for one in graph["inputs"]} <= set(tensors)
+
+
+def test_the_default_bundle():
+    """The bundle that comes with the project is whole, and says that its weights are random."""
+    folder = ROOT / "models" / "snow-random-112-fp16"
+    check_files(folder)
+    check_signatures(folder)
+    assert manifest_of(folder)["source"]["random_weights"] is True
+
+
+def test_exports_are_reproducible(checkpoint, bundle, tmp_path):
+    """Another process, another folder, another resolution before: the same bytes."""
+    copy = tmp_path / "a copy of" / "tiny"
+    shutil.copytree(checkpoint, copy)
+    run = snow_export_process(copy, "--res", f"84,{RESOLUTION}", "--out", tmp_path / "models", "--golden-frames", 0)
+    assert run.code == 0, run.stderr
+    again = tmp_path / "models" / bundle.name
+    assert run.stdout.splitlines()[1].startswith(str(again))
+    first, second = graph_hashes(bundle), graph_hashes(again)
+    assert len(first) == 8
+    assert first == second
+    assert manifest_of(again)["golden"] == []
+    check_files(again)
+    other = tmp_path / "models" / "tiny-84-fp32"
+    check_files(other)
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [bundle.name, other.name]
+    assert manifest_of(other)["grid"] == 6
+
+
+def test_overwrite_replaces(checkpoint, tmp_path):
+    old = tmp_path / f"tiny-{RESOLUTION}-fp16"
+    old.mkdir()
+    (old / "stale").write_text("")
+    run = snow_export(
+        checkpoint, "--res", RESOLUTION, "--precision", "fp16", "--out", tmp_path, "--golden-frames", 2, "--overwrite"
+    )
+    assert run.code == 0, run.stderr
+    assert not (old / "stale").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [old.name]
+    check_half_precision(old, checkpoint)
+
+
+def check_half_precision(folder, checkpoint) -> None:
+    """Weights are float16 but for the islands, and the islands kept every bit."""
+    from snow_export.precision import FLOAT32_ISLANDS
+
+    check_files(folder)
+    check_signatures(folder)
+    manifest = manifest_of(folder)
+    assert manifest["precision"] == "fp16"
+    assert manifest["memory"]["dtype"] == "float16"
+    weights = load_file(checkpoint / "model.safetensors")
+    halves = 0
+    for graph in manifest["graphs"]:
+        model = onnx.load(folder / graph["file"])
+        wide = {}
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT16:
+                halves += int(np.prod(tensor.dims))
+            elif tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) > 1:
+                wide[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            else:
+                assert tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
+        islands = [value for name, value in wide.items() if name.endswith(tuple(FLOAT32_ISLANDS))]
+        for name, value in wide.items():
+            known = any(value is island or np.array_equal(value, island.T) for island in islands)
+            # A small embedding that is added to an island's result; it was rounded like every other weight.
+            rounded = value.size <= 1024 and np.array_equal(value, value.astype(np.float16).astype(np.float32))
+            assert known or rounded, f"{graph['role']}: {name} {value.shape} is float32"
+        if graph["role"] == "mask_decoder":
+            name = "prompt.shared_embedding.positional_embedding"
+            original = weights["tracker_model.prompt_encoder.shared_embedding.positional_embedding"]
+            assert np.array_equal(wide[name], original)
+            assert not np.array_equal(original, original.astype(np.float16).astype(np.float32))
+    # Half of the parameters or more: the rest is folded, shared, or not used by the tracker.
+    assert halves > 0.5 * sum(value.size for value in weights.values())
+
+
+@pytest.fixture(scope="module")
+def video_checkpoint(tmp_path_factory):
+    """A `sam3_video` checkpoint, as `facebook/sam3` is one: detector and tracker, which share the backbone."""
+    import torch
+    from snow_export.random_checkpoint import randomise, small_config
+    from transformers import Sam3TrackerVideoModel, Sam3VideoConfig, Sam3VideoModel
+
+    tracker = small_config(RESOLUTION, WINDOW)
+    width = tracker.vision_config.fpn_hidden_size
+    layers = {"hidden_size": width, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    detector = {
+        "vision_config": tracker.vision_config.to_dict(),
+        "text_config": {
+            "vocab_size": 60,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 16,
+            "projection_dim": width,
+        },
+        "geometry_encoder_config": layers,
+        "detr_encoder_config": layers,
+        "detr_decoder_config": {**layers, "num_queries": 4},
+        "mask_decoder_config": {"hidden_size": width, "num_attention_heads": 2},
+    }
+    config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker.to_dict())
+    folder = tmp_path_factory.mktemp("video") / "tiny-video"
+    config.save_pretrained(folder)
+    torch.manual_seed(0)
+    tensors = Sam3VideoModel(config).state_dict()
+    # Parameters of the tracker, drawn like those of a checkpoint of its own. Written under the names that the published
+    # checkpoint has: `save_pretrained` would give the tracker's a second prefix.
+    tracker_model = Sam3TrackerVideoModel(tracker)
+    randomise(tracker_model, seed=5)
+    for name, value in tracker_model.state_dict().items():
+        if name.startswith("vision_encoder.backbone."):
+            name = f"detector_model.{name}"
+        elif name.startswith("vision_encoder.neck."):
+            name = name.replace("vision_encoder.neck.", "tracker_neck.")
+        else:
+            name = f"tracker_model.{name}"
+        assert tensors[name].shape == value.shape
+        tensors[name] = value
+    arrays = {name: value.numpy().copy() for name, value in tensors.items()}
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    _, info = Sam3VideoModel.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    return folder
+
+
+def test_the_tracker_of_a_video_checkpoint(video_checkpoint, tmp_path):
+    """It is the one that the reference loads from the same folder, and nothing of the detector."""
+    from transformers import Sam3TrackerVideoModel
+
+    assert json.loads((video_checkpoint / "config.json").read_text())["model_type"] == "sam3_video"
+    run = snow_export(video_checkpoint, "--res", RESOLUTION, "--out", tmp_path / "models", "--golden-frames", 3)
+    assert run.code == 0, run.stderr
+    exported = tmp_path / "models" / f"tiny-video-{RESOLUTION}-fp32"
+    check_files(exported)
+    assert manifest_of(exported)["source"]["model_type"] == "sam3_video"
+
+    model = Sam3TrackerVideoModel.from_pretrained(video_checkpoint)
+    weights = load_file(video_checkpoint / "model.safetensors")
+    neck = model.vision_encoder.neck.fpn_layers[0].proj1.weight.detach().numpy()
+    assert np.array_equal(neck, weights["tracker_neck.fpn_layers.0.proj1.weight"])
+    assert not np.array_equal(neck, weights["detector_model.vision_encoder.neck.fpn_layers.0.proj1.weight"])
+    model.save_pretrained(tmp_path / "alone")
+    run = snow_export(tmp_path / "alone", "--res", RESOLUTION, "--out", tmp_path / "models", "--golden-frames", 0)
+    assert run.code == 0, run.stderr
+    assert graph_hashes(exported) == graph_hashes(tmp_path / "models" / f"alone-{RESOLUTION}-fp32")
