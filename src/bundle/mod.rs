@@ -109,6 +109,18 @@ pub enum BundleError {
         /// The export command.
         remedy: String,
     },
+    /// A graph's weights are there, but the manifest does not list them, so that nobody could tell if they changed.
+    #[error(
+        "{file} is not listed in {MANIFEST_FILE} (graphs[{role}].data is null), so it cannot be checked; copy the bundle again or export it with `{remedy}`"
+    )]
+    Unlisted {
+        /// The file.
+        file: PathBuf,
+        /// The graph.
+        role: Role,
+        /// The export command.
+        remedy: String,
+    },
     /// A file has another size than the manifest says.
     #[error(
         "{file} is {found} bytes long, expected {expected} ({}); copy the bundle again or export it with `{remedy}`",

@@ -32,6 +32,16 @@ pub(super) fn files(dir: &Path, manifest: &Manifest) -> Result<(), BundleError> 
     for entry in &listed {
         paths.push(check_presence(dir, &root, entry, &remedy)?);
     }
+    for graph in manifest.graphs.iter().filter(|graph| graph.data.is_none()) {
+        let file = dir.join(format!("{}.data", graph.file));
+        if file.exists() {
+            return Err(BundleError::Unlisted {
+                file,
+                role: graph.role,
+                remedy,
+            });
+        }
+    }
     hash_all(&listed, &paths, &remedy)
 }
 

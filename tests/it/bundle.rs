@@ -36,6 +36,13 @@ fn refused_after(change: impl FnOnce(&mut Value), words: &[&str]) {
 }
 
 #[test]
+fn weights_that_the_manifest_does_not_list_are_refused() {
+    let bundle = FakeBundle::new();
+    std::fs::write(bundle.dir.join("mask_decoder.onnx.data"), b"weights").unwrap();
+    refused(&bundle.dir, &["mask_decoder.onnx.data", "not listed"]);
+}
+
+#[test]
 fn a_whole_bundle_opens() {
     let bundle = FakeBundle::new();
     let opened = Bundle::open(&bundle.dir).unwrap();
