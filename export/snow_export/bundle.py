@@ -81,11 +81,11 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
     check_resolution(resolution, *family.patch_and_window(config))
     config.image_size = resolution
     preprocess = checkpoint.preprocess()
-    if golden_frames:
-        _run_golden(staging, checkpoint, resolution, preprocess, golden_frames, say)
-
     say("loading the checkpoint")
     model = family.load_model(str(checkpoint.folder), config)
+    if golden_frames:
+        # After loading: a checkpoint with missing tensors is refused in seconds.
+        _run_golden(staging, checkpoint, resolution, preprocess, golden_frames, say)
     masks = family.manifest_masks(model)
     memory = family.manifest_memory(model, precision)
     specs = family.graphs(model, preprocess, precision)

@@ -173,7 +173,7 @@ fn cpu() -> Result<MemoryInfo<'static>, ort::Error> {
 }
 
 fn message<R>(error: ort::Error<R>) -> String {
-    error.message().trim().to_owned()
+    error.message().trim().trim_end_matches('.').to_owned()
 }
 
 fn make_environment(library: &Library, threads: Option<usize>) -> Result<Environment, GraphError> {
