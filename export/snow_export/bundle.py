@@ -15,7 +15,7 @@ from .errors import ExportError
 from .families import family_of
 from .onnx_writer import OPSET, read_signature, write_graph
 from .precision import Precision
-from .verify import verify_stages
+from .verify import HALF_PRECISION_DOUBTFUL, verify_stages
 
 SCHEMA_VERSION = 1
 
@@ -100,7 +100,8 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
         say("comparing the graphs with the reference")
         worst = verify_stages(staging, [graph["role"] for graph in graphs], precision.name)
         for role, distance in worst.items():
-            say(f"  {role}: relative L2 {distance:.1e} from the reference")
+            doubtful = " (far for half precision: compare fp32)" if not distance <= HALF_PRECISION_DOUBTFUL else ""
+            say(f"  {role}: relative L2 {distance:.1e} from the reference{doubtful}")
 
     licence, text = checkpoint.licence()
     (staging / "LICENSE").write_text(text)

@@ -11,9 +11,11 @@ from safetensors.numpy import load_file
 from .errors import ExportError
 from .golden import INPUT, OUTPUT
 
-# Largest relative L2 distance of any output from the reference's, by precision. float32 is rounding only; half
-# precision accumulates it over every layer of the vision encoder.
-TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+# Largest relative L2 distance of a float32 graph's output from the reference's: rounding, with room for an output that
+# is itself rounded to bfloat16, where a last bit that falls the other way is 2**-8 of a value.
+TOLERANCE = 1e-2
+# Half precision may tip a choice between masks, and a bundle may still be wanted then: the user is told.
+HALF_PRECISION_DOUBTFUL = 5e-2
 
 _TYPES = {
     "tensor(float)": (np.float32, TensorProto.FLOAT),
@@ -51,7 +53,7 @@ def relative_l2(got: np.ndarray, expected: np.ndarray) -> float:
 def verify_stages(folder: Path, roles: list[str], precision: str) -> dict[str, float]:
     """Runs each graph on its golden inputs; the worst relative L2 distance by role.
 
-    Raises `ExportError` when one is over the precision's tolerance.
+    Raises `ExportError` when one of a float32 bundle is over `TOLERANCE`.
     """
     worst = {}
     for role in roles:
@@ -70,10 +72,10 @@ def verify_stages(folder: Path, roles: list[str], precision: str) -> dict[str, f
             if OUTPUT + name in golden
         }
         name, distance = max(distances.items(), key=lambda item: item[1])
-        if not distance <= TOLERANCE[precision]:
+        if precision == "fp32" and not distance <= TOLERANCE:
             raise ExportError(
                 f"{role}: output {name} is {distance:.2e} (relative L2) from the reference, expected at most "
-                f"{TOLERANCE[precision]:.0e} for {precision}. Please report this with the checkpoint's config.json."
+                f"{TOLERANCE:.0e}. Please report this with the checkpoint's config.json."
             )
         worst[role] = distance
     return worst
