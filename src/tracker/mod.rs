@@ -194,11 +194,6 @@ impl Tracker {
         self.cohorts.iter().map(|cohort| cohort.bank.bytes()).sum()
     }
 
-    /// Number of objects so far.
-    pub fn objects(&self) -> usize {
-        self.order.len()
-    }
-
     /// Tracks the next frame.
     ///
     /// `image` is `[resolution, resolution, 3]` RGB; `size` is the source frame's width and height, in which prompts

@@ -4,9 +4,6 @@ import torch
 from torch import nn
 from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
-# Training alternates between these sides (grids of 16 and 24, which windows of 8 tile).
-SIDES = (224, 336)
-
 
 def tiny_config(side: int = 224) -> Sam3TrackerVideoConfig:
     """The reference's configuration scaled down to about four million parameters."""

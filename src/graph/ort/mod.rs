@@ -106,16 +106,6 @@ impl Runtime {
         &self.library.path
     }
 
-    /// How the library was found.
-    pub fn origin(&self) -> &str {
-        &self.library.origin
-    }
-
-    /// Where graphs run.
-    pub fn provider(&self) -> Provider {
-        self.options.provider
-    }
-
     fn builder(&self) -> Result<SessionBuilder, String> {
         let builder = Session::builder(&self.environment).map_err(message)?;
         // Shapes change with the number of objects and memories: a pattern of the last run does not fit the next.
