@@ -63,7 +63,7 @@ have_libclang() {
     found=$({ ldconfig -p || /sbin/ldconfig -p; } 2> /dev/null | grep -E 'libclang(-[0-9.]+)?\.so' | head -n 1) || true
     [ -n "$found" ] && return 0
     found=$(find /usr/lib/llvm-*/lib /usr/lib64 /usr/lib /usr/local/lib /opt/homebrew/opt/llvm/lib -maxdepth 2 \
-        \( -name 'libclang.so*' -o -name 'libclang-*.so*' -o -name 'libclang.dylib' \) 2> /dev/null | head -n 1) || true
+        \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' -o -name 'libclang.dylib' \) 2> /dev/null | head -n 1) || true
     [ -n "$found" ]
 }
 
