@@ -1,13 +1,16 @@
 //! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
 //!
 //! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
-//! and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] uses nothing.
+//! and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
+//! nothing.
 
 pub mod bank;
 pub mod bundle;
 pub mod cli;
 pub mod graph;
+pub mod ground_truth;
 pub mod media;
+pub mod metrics;
 pub mod output;
 pub mod policy;
 pub mod prompts;

@@ -53,12 +53,17 @@ frame of that object. An object does not exist before its first prompt; a prompt
 Output (--out DIR):
   masks/00000.png …  index PNG per frame: palette index = object id, the higher logit is in front
   tracks.json        per frame and object: COCO RLE, box, area, scores
-  run.json           status, input, prompts, versions, timings per stage, peak memory
+  run.json           status, input, prompts, versions, timings per stage, peak memory, scores
 
   Everything is written to a hidden folder inside of DIR and moved into place at the end. Ctrl-C finishes the frame \
 at hand, keeps what is complete, says \"interrupted\" in run.json and exits with 2; a second Ctrl-C removes everything \
 and leaves at once. With --overwrite an earlier run stays until the new one is done; a new one that ends early is \
 kept beside it, in DIR/interrupted or DIR/failed.
+
+Scores (--gt DIR):
+  DIR holds index PNGs (palette index = object id, 0 = background, 255 = ignored: not judged, as void in DAVIS) in the frames' size, not necessarily for every frame. For a folder of images they bear the images' names; else, and for a video, the frame's number: 00012.png is frame 12, counted from 0, as in masks/.
+
+  J is the intersection over union of the written mask and the ground truth, F the F-measure of their outlines, as in DAVIS 2017. An object counts on the annotated frames after that of its first prompt; the last frame counts, which DAVIS's own script leaves out. J, F and J&F of an object are means over its frames, the overall ones means over objects. An object of the ground truth without a prompt counts as empty masks, from the first frame that shows it on; one that the ground truth never shows does not count. The table at the end and \"scores\" in run.json say the same; run.json also has every frame.
 
 Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it.";
 
@@ -137,6 +142,14 @@ pub(super) struct RunArgs {
     /// Also write a video with the masks drawn over the frames (H.264; .mp4, .mov or .mkv)
     #[arg(long, value_name = "FILE")]
     pub overlay: Option<PathBuf>,
+
+    /// Also write a picture with up to 12 frames of the overlay, from the first to the last (.png)
+    #[arg(long, value_name = "FILE")]
+    pub contact_sheet: Option<PathBuf>,
+
+    /// Score the masks against ground truth: a folder of index PNGs, one for each annotated frame
+    #[arg(long, value_name = "DIR")]
+    pub gt: Option<PathBuf>,
 
     /// Also write each frame's raw logits: DIR/00000.safetensors with low_res_masks, object_score, object_ids
     #[arg(long, value_name = "DIR")]

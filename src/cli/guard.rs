@@ -33,9 +33,13 @@ pub(super) fn check_outputs(
     let run = resolved(out);
     let logits = args.dump_logits.as_deref().map(resolved);
     let overlay = args.overlay.as_deref().map(resolved);
+    let sheet = args.contact_sheet.as_deref().map(resolved);
 
     if let Some(file) = args.overlay.as_deref() {
         check_overlay_name(file)?;
+    }
+    if let (Some(file), Some(real)) = (args.contact_sheet.as_deref(), &sheet) {
+        check_sheet(args, file, real)?;
     }
     let outputs = [
         ("--out", Some(out), Some(&run)),
@@ -45,6 +49,11 @@ pub(super) fn check_outputs(
             logits.as_ref(),
         ),
         ("--overlay", args.overlay.as_deref(), overlay.as_ref()),
+        (
+            "--contact-sheet",
+            args.contact_sheet.as_deref(),
+            sheet.as_ref(),
+        ),
     ];
     for (flag, given, real) in outputs {
         let (Some(given), Some(real)) = (given, real) else {
@@ -93,6 +102,8 @@ pub(super) fn check_outputs(
             .map(|dir| named("the logits folder", dir)),
     );
     replaced.extend(args.overlay.iter().map(|file| named("the overlay", file)));
+    let sheet = args.contact_sheet.iter();
+    replaced.extend(sheet.map(|file| named("the contact sheet", file)));
     for read in what_is_read(args, prompts, bundle) {
         // What cannot be resolved does not exist, and is reported by whoever reads it.
         let Ok(real) = read.path.canonicalize() else {
@@ -128,6 +139,34 @@ fn check_overlay_name(file: &Path) -> Result<()> {
     }
 }
 
+/// A PNG among PNGs that are read would be one of them the next time, or replace one.
+fn check_sheet(args: &RunArgs, file: &Path, real: &Path) -> Result<()> {
+    let ending = file
+        .extension()
+        .map(|ending| ending.to_string_lossy().to_lowercase());
+    if ending.as_deref() != Some("png") {
+        return Err(MediaError::SheetFormat {
+            path: file.to_path_buf(),
+            ending: ending.map_or("no ending at all".to_owned(), |ending| format!(".{ending}")),
+        }
+        .into());
+    }
+    let read = [("the input", Some(&args.input)), ("--gt", args.gt.as_ref())];
+    for (what, dir) in read {
+        let Some(dir) = dir.filter(|dir| dir.is_dir()) else {
+            continue;
+        };
+        if real.parent() == Some(&resolved(dir)) {
+            bail!(
+                "--contact-sheet {} lies in {}, {what}, whose PNGs are read; give another path",
+                file.display(),
+                dir.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 fn named(what: &str, path: &Path) -> Named {
     Named {
         what: what.to_owned(),
@@ -137,14 +176,18 @@ fn named(what: &str, path: &Path) -> Named {
 
 fn what_is_read(args: &RunArgs, prompts: &Prompts, bundle: &Path) -> Vec<Named> {
     let mut read = vec![named("the input", &args.input), named("the bundle", bundle)];
+    read.extend(args.gt.iter().map(|dir| named("the ground truth", dir)));
     // A folder of links reads what the links lead to.
-    for entry in std::fs::read_dir(&args.input)
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if entry.path().is_symlink() {
-            read.push(named("the image", &entry.path()));
+    let folders = [
+        ("the image", Some(&args.input)),
+        ("the ground truth", args.gt.as_ref()),
+    ];
+    for (what, dir) in folders {
+        let entries = dir.into_iter().flat_map(std::fs::read_dir).flatten();
+        for entry in entries.flatten() {
+            if entry.path().is_symlink() {
+                read.push(named(what, &entry.path()));
+            }
         }
     }
     read.extend(

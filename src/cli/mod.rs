@@ -6,9 +6,11 @@
 mod args;
 mod guard;
 mod models;
+mod outputs;
 pub mod pipeline;
 mod progress;
 mod run;
+pub mod score;
 mod signals;
 pub mod sink;
 

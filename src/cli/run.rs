@@ -8,36 +8,25 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
+use super::outputs::{Outputs, Placed};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
+use super::score::{self, Scorer};
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::{chain, complain, counted, guard, models, say};
 use crate::bundle::Bundle;
 use crate::graph::{Runtime, RuntimeOptions};
+use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
-use crate::output::{Content, StagedDir, StagedFile, Unfinished};
+use crate::output::{StagedDir, Unfinished};
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
     self, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport, RuntimeReport,
     StageReport, Status, Timings,
 };
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
-
-/// The outputs of a run, not yet under their final names. Fields are dropped in this order, innermost folders first.
-struct Outputs {
-    overlay: Option<StagedFile>,
-    logits: Option<StagedDir>,
-    run: StagedDir,
-}
-
-/// Where a run's results ended up.
-struct Placed {
-    run: PathBuf,
-    logits: Option<PathBuf>,
-    overlay: Option<PathBuf>,
-}
 
 /// Everything about a run that is known before its first frame.
 struct Setup<'a> {
@@ -65,14 +54,24 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         None => default_out(&args.input),
     };
     guard::check_outputs(args, &out, &prompts, &dir)?;
+    let most = args.max_frames.map(Into::into);
+    let truth = match &args.gt {
+        Some(dir) => Some(GroundTruth::open(dir, &info, most)?),
+        None => None,
+    };
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
     let num_frames = survey(
         args,
         &info,
         &prompts,
+        truth.as_ref(),
         manifest.policy.max_object_pointers as usize,
     )?;
+    let scorer = match truth {
+        Some(truth) => Some(Scorer::plan(truth, &prompts.first_frames())?),
+        None => None,
+    };
 
     for note in &info.notes {
         complain(&format!("warning: {note}"));
@@ -90,6 +89,9 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
             "warning: {origin}: the mask of object {object} has {}, and none is left at the {side}x{side} that the model sees; give a larger mask, or a box",
             counted(pixels as u64, "pixel")
         ));
+    }
+    for note in scorer.iter().flat_map(Scorer::notes) {
+        complain(&format!("warning: {note}"));
     }
 
     let options = RuntimeOptions {
@@ -141,6 +143,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         dir: outputs.run.path(),
         logits: outputs.logits.as_ref().map(StagedDir::path),
         overlay,
+        sheet: outputs.sheet.as_ref().map(|file| file.path().to_path_buf()),
+        scorer,
         threshold: manifest.masks.threshold as f32,
     })?;
     let mut progress = Progress::start(total(args, &setup.info), args.quiet);
@@ -150,8 +154,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         Job {
             source,
             resolution: manifest.resolution,
-            max_frames: args.max_frames.map(Into::into),
-            keep_rgb: outputs.overlay.is_some(),
+            max_frames: most,
+            keep_rgb: outputs.overlay.is_some() || outputs.sheet.is_some(),
             prompts,
             sink,
             interrupt,
@@ -164,25 +168,37 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     conclude(&setup, outcome, outputs, &tracker.times(), tracking_s)
 }
 
-/// Checks the prompts against the frames that really come, as far as the last prompt, and returns how many frames
-/// there are, counted up to `pointers`: the tracker needs to know whether a clip is shorter than that.
+/// Checks the prompts and the ground truth against the frames that really come, as far as the last frame that either
+/// names, and returns how many frames there are, counted up to `pointers`: the tracker needs to know whether a clip is
+/// shorter than that.
 ///
-/// For a prompt on a later frame of a video this decodes up to it. That costs little beside tracking as far, and a
-/// prompt that cannot be used is reported now rather than then.
-fn survey(args: &RunArgs, info: &SourceInfo, prompts: &Prompts, pointers: usize) -> Result<usize> {
+/// For a later frame of a video this decodes up to it. That costs little beside tracking as far, and a prompt or a file
+/// that cannot be used is reported now rather than then.
+fn survey(
+    args: &RunArgs,
+    info: &SourceInfo,
+    prompts: &Prompts,
+    truth: Option<&GroundTruth>,
+    pointers: usize,
+) -> Result<usize> {
     let most = args.max_frames.map_or(usize::MAX, Into::into);
     if most != usize::MAX {
         prompts.check_end(most, &format!("--max-frames {most} ends the run before it"))?;
     }
     prompts.check(0, info.width, info.height)?;
-    let last = prompts.last_frame();
+    let annotated = || truth.into_iter().flat_map(GroundTruth::frames);
+    let last = annotated().chain([prompts.last_frame()]).max().unwrap_or(0);
     let limit = pointers.max(last.saturating_add(1)).min(most);
+    check_truth(truth, 0, info.width, info.height)?;
     let frames = if last == 0 || info.kind == SourceKind::Images {
         let frames = media::count_frames_up_to(&args.input, limit)?;
         if info.kind == SourceKind::Images {
             // All images of a folder have one size.
             for frame in prompts.frames() {
                 prompts.check(frame, info.width, info.height)?;
+            }
+            for frame in annotated().take_while(|frame| *frame < frames) {
+                check_truth(truth, frame, info.width, info.height)?;
             }
         }
         frames
@@ -194,6 +210,7 @@ fn survey(args: &RunArgs, info: &SourceInfo, prompts: &Prompts, pointers: usize)
                 break;
             };
             prompts.check(frames, frame.width, frame.height)?;
+            check_truth(truth, frames, frame.width, frame.height)?;
             frames += 1;
         }
         frames
@@ -205,8 +222,18 @@ fn survey(args: &RunArgs, info: &SourceInfo, prompts: &Prompts, pointers: usize)
             counted(frames as u64, "frame")
         );
         prompts.check_end(frames, &why)?;
+        if let Some(truth) = truth {
+            truth.check_end(frames, &why)?;
+        }
     }
     Ok(frames.min(pointers))
+}
+
+fn check_truth(truth: Option<&GroundTruth>, frame: usize, width: u32, height: u32) -> Result<()> {
+    match truth {
+        Some(truth) => Ok(truth.check(frame, width, height)?),
+        None => Ok(()),
+    }
 }
 
 fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
@@ -232,101 +259,6 @@ fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
                 .map(|mask| mask.data.iter().map(|inside| u64::from(*inside)).sum()),
         })
         .collect()
-}
-
-impl Outputs {
-    fn create(args: &RunArgs, out: &Path, unfinished: &Unfinished) -> Result<Self> {
-        let run = StagedDir::create(out, Content::Run, args.overwrite, unfinished)?;
-        let logits = match &args.dump_logits {
-            Some(dir) => Some(StagedDir::create(
-                dir,
-                Content::Logits,
-                args.overwrite,
-                unfinished,
-            )?),
-            None => None,
-        };
-        let overlay = match &args.overlay {
-            Some(file) => Some(StagedFile::create(file, args.overwrite, unfinished)?),
-            None => None,
-        };
-        Ok(Self {
-            overlay,
-            logits,
-            run,
-        })
-    }
-
-    /// Whether results that are not whole have to stay beside an earlier run's.
-    fn beside(&self, status: Status) -> bool {
-        let replaces = self.run.replaces()
-            || self.logits.as_ref().is_some_and(StagedDir::replaces)
-            || self.overlay.as_ref().is_some_and(StagedFile::replaces);
-        status != Status::Done && replaces
-    }
-
-    /// Where everything will be after [`Outputs::place`].
-    fn targets(&self, status: Status) -> Placed {
-        let beside = self.beside(status).then_some(status.as_str());
-        let dir = |staged: &StagedDir| match beside {
-            Some(label) => staged.beside(label),
-            None => staged.dir().to_path_buf(),
-        };
-        let file = |staged: &StagedFile| match beside {
-            Some(label) => staged.beside(label),
-            None => staged.file().to_path_buf(),
-        };
-        Placed {
-            run: dir(&self.run),
-            logits: self.logits.as_ref().map(dir),
-            overlay: self.overlay.as_ref().map(file),
-        }
-    }
-
-    /// Moves everything to its final name. A run that ended early does not replace an earlier one.
-    fn place(self, status: Status) -> Result<Placed> {
-        let beside = self.beside(status);
-        let label = status.as_str();
-        // One that cannot be placed is no reason to lose the others: all are tried before the first error is returned.
-        let overlay = self.overlay.map(|file| {
-            if beside {
-                file.commit_beside(label)
-            } else {
-                file.commit()
-            }
-        });
-        let place = |dir: StagedDir| {
-            if beside {
-                dir.commit_beside(label)
-            } else {
-                dir.commit()
-            }
-        };
-        let logits = self.logits.map(place);
-        let run = place(self.run);
-        let (overlay, logits, run) = (overlay.transpose()?, logits.transpose()?, run?);
-        Ok(Placed {
-            run,
-            logits,
-            overlay,
-        })
-    }
-
-    /// A message about staged files in terms of the names that the user gave.
-    fn in_final_names(&self, message: &str) -> String {
-        let mut names = vec![(self.run.path(), self.run.dir())];
-        if let Some(dir) = &self.logits {
-            names.push((dir.path(), dir.dir()));
-        }
-        if let Some(file) = &self.overlay {
-            names.push((file.path().to_path_buf(), file.file()));
-        }
-        names
-            .iter()
-            .fold(message.to_owned(), |message, (staged, name)| {
-                message.replace(&*staged.to_string_lossy(), &name.to_string_lossy())
-            })
-    }
 }
 
 fn default_out(input: &Path) -> PathBuf {
@@ -398,6 +330,7 @@ fn conclude(
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     report.overlay = shown(targets.overlay);
     report.logits = shown(targets.logits);
+    report.contact_sheet = shown(targets.sheet);
     report::write_run(&outputs.run.path().join("run.json"), &report).with_context(|| {
         let path = outputs.run.dir().join("run.json");
         format!("nothing was kept: cannot write {}", path.display())
@@ -417,6 +350,12 @@ fn conclude(
             placed.run.display()
         ),
         None => {
+            if let Some(why) = &stats.unscored {
+                bail!(
+                    "{why}; the run is complete, in {}, but has no scores",
+                    placed.run.display()
+                );
+            }
             if !setup.args.quiet {
                 summarise(&report, &placed);
             }
@@ -482,12 +421,16 @@ fn compose(
                 stage("write", stats.write_s),
                 stage("overlay", stats.overlay_s),
                 stage("logits", stats.logits_s),
+                stage("score", stats.score_s),
+                stage("contact_sheet", stats.sheet_s),
             ],
         },
         fps: frames as f64 / tracking_s.max(1e-9),
         peak_memory_bytes: report::peak_memory_bytes(),
         overlay: None,
         logits: None,
+        contact_sheet: None,
+        scores: stats.scores.clone(),
     }
 }
 
@@ -515,5 +458,11 @@ fn summarise(report: &RunReport, placed: &Placed) {
     }
     if let Some(logits) = &placed.logits {
         say(&format!("logits   {}", logits.display()));
+    }
+    if let Some(sheet) = &placed.sheet {
+        say(&format!("sheet    {}", sheet.display()));
+    }
+    for line in report.scores.iter().flat_map(score::table) {
+        say(&line);
     }
 }

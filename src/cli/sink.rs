@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::score::{self, Scorer};
+use crate::media::contact_sheet::{ContactSheet, SheetFrame};
 use crate::media::index_png::write_index_png;
 use crate::media::mask::{BinaryMask, binarise, bounding_box, rle_counts, upsample_logits};
 use crate::media::overlay::{self, OverlayWriter};
-use crate::report::{FrameTracks, ObjectTrack, Rle, SizeReport, TracksWriter};
+use crate::report::{FrameTracks, ObjectTrack, Rle, ScoresReport, SizeReport, TracksWriter};
 use crate::tracker::FrameResult;
 
 /// A frame with its result.
@@ -21,7 +23,7 @@ pub struct TrackedFrame {
     pub width: u32,
     /// Height of the source frame in pixels.
     pub height: u32,
-    /// The source frame, RGB, when an overlay is drawn.
+    /// The source frame, RGB, when an overlay or a contact sheet is made.
     pub rgb: Option<Vec<u8>>,
     /// Presentation time in seconds.
     pub pts_s: Option<f64>,
@@ -35,6 +37,10 @@ pub struct SinkOptions {
     pub logits: Option<PathBuf>,
     /// The overlay video.
     pub overlay: Option<OverlayWriter>,
+    /// The file of the contact sheet.
+    pub sheet: Option<PathBuf>,
+    /// Judges the masks.
+    pub scorer: Option<Scorer>,
     /// A logit above this belongs to the object.
     pub threshold: f32,
 }
@@ -52,6 +58,14 @@ pub struct SinkStats {
     pub overlay_s: f64,
     /// Seconds spent on raw logits.
     pub logits_s: f64,
+    /// Seconds spent on scores.
+    pub score_s: f64,
+    /// Seconds spent on the contact sheet.
+    pub sheet_s: f64,
+    /// The scores of all frames, if they were asked for.
+    pub scores: Option<ScoresReport>,
+    /// Why there are no scores although they were asked for.
+    pub unscored: Option<String>,
     /// Ids of the objects in order of first appearance.
     pub objects: Vec<u32>,
     /// Frame sizes in order of appearance.
@@ -64,6 +78,8 @@ pub struct Sink {
     tracks: TracksWriter,
     logits: Option<PathBuf>,
     overlay: Option<OverlayWriter>,
+    sheet: Option<(PathBuf, ContactSheet)>,
+    scorer: Option<Scorer>,
     threshold: f32,
     stats: SinkStats,
 }
@@ -86,6 +102,8 @@ impl Sink {
             tracks,
             logits: options.logits,
             overlay: options.overlay,
+            sheet: options.sheet.map(|path| (path, ContactSheet::default())),
+            scorer: options.scorer,
             threshold: options.threshold,
             stats: SinkStats::default(),
         })
@@ -127,19 +145,22 @@ impl Sink {
             self.stats.logits_s += start.elapsed().as_secs_f64();
         }
 
-        if let (Some(writer), Some(mut rgb)) = (&mut self.overlay, frame.rgb) {
-            let start = Instant::now();
-            overlay::draw(&mut rgb, frame.width, frame.height, &painted.ids);
-            writer
-                .write(&rgb, frame.width, frame.height, frame.pts_s)
-                .with_context(|| format!("cannot write frame {number} of the overlay"))?;
-            self.stats.overlay_s += start.elapsed().as_secs_f64();
+        self.judge(number, &painted.ids, (frame.width, frame.height));
+        if let Some(rgb) = frame.rgb {
+            let shown = SheetFrame {
+                number: number as u64,
+                width: frame.width,
+                height: frame.height,
+                rgb,
+                ids: Some(painted.ids),
+            };
+            self.show(shown, frame.pts_s)?;
         }
         self.stats.frames += 1;
         Ok(())
     }
 
-    /// Ends the files.
+    /// Ends the files and adds up the scores.
     ///
     /// # Errors
     ///
@@ -156,7 +177,49 @@ impl Sink {
             writer.finish().context("cannot write the overlay")?;
             stats.overlay_s += start.elapsed().as_secs_f64();
         }
+        if let Some((path, sheet)) = self.sheet {
+            let start = Instant::now();
+            sheet
+                .write(&path)
+                .context("cannot write the contact sheet")?;
+            stats.sheet_s += start.elapsed().as_secs_f64();
+        }
+        stats.scores = self.scorer.as_ref().map(Scorer::report);
         Ok(stats)
+    }
+
+    /// Scores a frame. A run is worth more than its scores: an error ends these alone.
+    fn judge(&mut self, number: usize, ids: &[u16], size: (u32, u32)) {
+        let Some(scorer) = &mut self.scorer else {
+            return;
+        };
+        let start = Instant::now();
+        if let Err(error) = scorer.add(number, ids, size) {
+            self.stats.unscored = Some(score::unscored(&error));
+            self.scorer = None;
+        }
+        self.stats.score_s += start.elapsed().as_secs_f64();
+    }
+
+    fn show(&mut self, mut frame: SheetFrame, pts_s: Option<f64>) -> Result<()> {
+        let start = Instant::now();
+        if let Some(writer) = &mut self.overlay {
+            if let Some(ids) = frame.ids.take() {
+                overlay::draw(&mut frame.rgb, frame.width, frame.height, &ids);
+            }
+            writer
+                .write(&frame.rgb, frame.width, frame.height, pts_s)
+                .with_context(|| format!("cannot write frame {} of the overlay", frame.number))?;
+            self.stats.overlay_s += start.elapsed().as_secs_f64();
+        }
+        let start = Instant::now();
+        if let Some((_, sheet)) = &mut self.sheet {
+            sheet
+                .add(frame)
+                .context("cannot add a frame to the contact sheet")?;
+            self.stats.sheet_s += start.elapsed().as_secs_f64();
+        }
+        Ok(())
     }
 
     fn note(&mut self, frame: &TrackedFrame) {

@@ -1,7 +1,9 @@
 //! Frames in, masks out: frame sources (video file, image folder, single image), resizing, mask
-//! operations, index PNGs and the overlay video.
+//! operations, index PNGs, the overlay video and the contact sheet.
 
 mod av;
+mod canvas;
+pub mod contact_sheet;
 mod convert;
 mod encode;
 pub mod images;
@@ -273,6 +275,14 @@ pub enum MediaError {
         path.display()
     )]
     OverlayFormat {
+        /// The path as given.
+        path: PathBuf,
+        /// The ending that was found.
+        ending: String,
+    },
+    /// The contact sheet's file name has another ending than its format.
+    #[error("{}: the contact sheet must end in .png, not {ending}", path.display())]
+    SheetFormat {
         /// The path as given.
         path: PathBuf,
         /// The ending that was found.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::canvas::{Canvas, plate_size};
 pub use super::encode::OverlayWriter;
 
 /// Colours that stay apart from each other, and from most scenes, when half transparent.
@@ -26,20 +27,6 @@ const PALETTE: [[u8; 3]; 16] = [
 
 /// Share of the object's colour in a blended pixel, of 256.
 const ALPHA: u32 = 118;
-
-/// Rows of the digits 0 to 9, three pixels each, the highest bit on the left.
-const DIGITS: [[u8; 5]; 10] = [
-    [0b111, 0b101, 0b101, 0b101, 0b111],
-    [0b010, 0b110, 0b010, 0b010, 0b111],
-    [0b111, 0b001, 0b111, 0b100, 0b111],
-    [0b111, 0b001, 0b111, 0b001, 0b111],
-    [0b101, 0b101, 0b111, 0b001, 0b001],
-    [0b111, 0b100, 0b111, 0b001, 0b111],
-    [0b111, 0b100, 0b111, 0b101, 0b111],
-    [0b111, 0b001, 0b010, 0b010, 0b010],
-    [0b111, 0b101, 0b111, 0b101, 0b111],
-    [0b111, 0b101, 0b111, 0b001, 0b111],
-];
 
 /// The colour of an object in overlays: 16 chosen ones, then hues a golden ratio apart.
 pub fn object_colour(id: u32) -> [u8; 3] {
@@ -123,8 +110,7 @@ pub fn draw(rgb: &mut [u8], width: u32, height: u32, ids: &[u16]) {
         height: rows,
     };
     for (id, style) in styles {
-        let (x, top) = style.label;
-        canvas.label(u32::from(id), x, top, style.colour);
+        label(&mut canvas, id, style.label, style.colour);
     }
 }
 
@@ -159,53 +145,20 @@ fn near_edge(ids: &[u16], width: usize, height: usize, x: usize, y: usize) -> bo
         || (x + 1 < width && y + 1 < height && other(at + width + 1))
 }
 
-struct Canvas<'a> {
-    rgb: &'a mut [u8],
-    width: usize,
-    height: usize,
-}
-
-impl Canvas<'_> {
-    /// The number on a plate of the object's colour, above the mask's top where there is room.
-    fn label(&mut self, id: u32, x: usize, top: usize, colour: [u8; 3]) {
-        let scale = (self.width.min(self.height) / 180).max(1);
-        let digits: Vec<usize> = id
-            .to_string()
-            .bytes()
-            .map(|byte| usize::from(byte - b'0'))
-            .collect();
-        let (wide, high) = (scale * (digits.len() * 4 + 1), scale * 7);
-        let left = x
-            .saturating_sub(wide / 2)
-            .min(self.width.saturating_sub(wide));
-        let upper = top
-            .saturating_sub(high)
-            .min(self.height.saturating_sub(high));
-        let ink = if luminance(colour) > 110 {
-            [0; 3]
-        } else {
-            [255; 3]
-        };
-        self.fill(left, upper, wide, high, colour);
-        for (i, digit) in digits.into_iter().enumerate() {
-            for (y, row) in DIGITS[digit].iter().enumerate() {
-                for x in 0..3 {
-                    if (row >> (2 - x)) & 1 == 1 {
-                        let cell_x = left + scale * (1 + i * 4 + x);
-                        self.fill(cell_x, upper + scale * (1 + y), scale, scale, ink);
-                    }
-                }
-            }
-        }
-    }
-
-    fn fill(&mut self, left: usize, top: usize, wide: usize, high: usize, colour: [u8; 3]) {
-        let right = (left + wide).min(self.width);
-        for y in top..(top + high).min(self.height) {
-            for x in left..right {
-                let at = (y * self.width + x) * 3;
-                self.rgb[at..at + 3].copy_from_slice(&colour);
-            }
-        }
-    }
+/// The number on a plate of the object's colour, above the mask's top where there is room.
+fn label(canvas: &mut Canvas<'_>, id: u16, (x, top): (usize, usize), colour: [u8; 3]) {
+    let scale = (canvas.width.min(canvas.height) / 180).max(1);
+    let (wide, high) = plate_size(u64::from(id), scale);
+    let left = x
+        .saturating_sub(wide / 2)
+        .min(canvas.width.saturating_sub(wide));
+    let upper = top
+        .saturating_sub(high)
+        .min(canvas.height.saturating_sub(high));
+    let ink = if luminance(colour) > 110 {
+        [0; 3]
+    } else {
+        [255; 3]
+    };
+    canvas.number(u64::from(id), (left, upper), scale, colour, ink);
 }

@@ -145,6 +145,16 @@ impl Prompts {
             .unwrap_or(0)
     }
 
+    /// The objects, each with the frame of its first prompt.
+    pub fn first_frames(&self) -> BTreeMap<u32, usize> {
+        let mut first: BTreeMap<u32, usize> = BTreeMap::new();
+        for piece in &self.pieces {
+            let frame = first.entry(piece.object).or_insert(piece.frame);
+            *frame = piece.frame.min(*frame);
+        }
+        first
+    }
+
     /// The files of mask prompts, each with where it is named.
     pub fn mask_files(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.pieces.iter().filter_map(|piece| match &piece.shape {

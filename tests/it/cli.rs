@@ -212,7 +212,9 @@ fn check_report(desk: &Desk, run: &Value) {
             "upsample",
             "write",
             "overlay",
-            "logits"
+            "logits",
+            "score",
+            "contact_sheet"
         ]
     );
 }

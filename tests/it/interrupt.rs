@@ -8,7 +8,7 @@ use snow_ort::media::index_png::read_index_png;
 use crate::fake::{Desk, Ran, names_in, read_json};
 
 /// Starts a long run and waits until it has written some frames.
-fn start_long(desk: &Desk, args: &[&str]) -> Child {
+pub fn start_long(desk: &Desk, args: &[&str]) -> Child {
     let mut all = vec!["in", "--box", "1,1,9,9", "--out", "out"];
     all.extend(args);
     let mut command = desk.run_command(&all);

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cli;
+mod contact_sheet;
 mod fake;
 mod interrupt;
 mod library;
@@ -10,4 +11,5 @@ mod onnx;
 mod output;
 mod policy;
 mod prompts;
+mod scores;
 mod tracker;

@@ -358,10 +358,10 @@ fn the_input_is_never_overwritten() {
 }
 
 /// A small file system, unmounted at the end.
-struct Mount(PathBuf);
+pub struct Mount(pub PathBuf);
 
 impl Mount {
-    fn new(dir: &Path, kib: u32) -> Option<Self> {
+    pub fn new(dir: &Path, kib: u32) -> Option<Self> {
         std::fs::create_dir(dir).unwrap();
         let options = format!("size={kib}k");
         let status = Command::new("mount")
