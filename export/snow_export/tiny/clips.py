@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from .motion import Body, Camera, Meeting, wander
+from .shapes import Shape
 from .textures import texture
 
 # Split -> first and last seed.
@@ -18,159 +20,207 @@ SEEDS = {"train": (1_000_000, 9_999_999), "held-out": (1_000, 1_999), "demo": (1
 
 @dataclass(frozen=True)
 class Settings:
-    """What clips may contain. Lengths are fractions of the side, times are frames."""
+    """What clips may contain. Lengths are fractions of the side, times are frames, shares are probabilities.
+
+    `speed` is a typical step of an object from one frame to the next; `meeting` the share of clips in which an
+    occluder is aimed at an object, so that it hides all of it or most of it for a while.
+    """
 
     side: int = 224
     frames: int = 8
     objects: tuple[int, int] = (2, 5)
-    radius: tuple[float, float] = (0.06, 0.22)
-    speed: float = 0.025
-    lookalikes: float = 0.4
-    occluders: float = 0.5
+    radius: tuple[float, float] = (0.07, 0.24)
+    speed: float = 0.012
+    lookalikes: float = 0.35
+    occluders: float = 0.3
+    meeting: float = 0.5
+    crossing: float = 0.3
     leaving: float = 0.15
     camera: float = 0.7
-    deform: float = 0.6
+    clutter: float = 0.5
+    deform: float = 1.0
     noise: float = 10.0
-    jpeg: float = 0.6
-    blur: float = 0.3
+    jpeg: float = 0.5
+    blur: float = 0.35
     light: float = 0.5
 
 
 @dataclass
 class Clip:
-    """`frames` u8 `[t, side, side, 3]`, `ids` u8 `[t, side, side]` (0 background, visible object otherwise)."""
+    """`frames` u8 `[t, side, side, 3]`; `ids` u8 `[t, side, side]`: the object that is seen, 0 for none.
+
+    `areas` i32 `[t, objects + 1]`: pixels inside the frame that an object would show if nothing hid it; column 0 is
+    unused.
+    """
 
     frames: np.ndarray
     ids: np.ndarray
+    areas: np.ndarray
+
+    def seen(self) -> np.ndarray:
+        """Visible pixels `[t, objects + 1]`, to compare with `areas`."""
+        count = self.areas.shape[1]
+        return np.stack([np.bincount(ids.ravel(), minlength=count)[:count] for ids in self.ids])
 
 
-class _Path:
-    """A smooth path of a number through time: a line and two sines, reflected where `bounds` end."""
-
-    def __init__(self, random: np.random.Generator, start, slope, swing, frames: int, bounds=None):
-        self.start, self.slope, self.bounds = start, slope, bounds
-        self.swings = [
-            (random.normal(0, swing), random.uniform(0.3, 1.6) * 2 * np.pi / max(frames, 16), random.uniform(0, 6.3))
-            for _ in range(2)
-        ]
-
-    def at(self, time: float) -> float:
-        swing = sum(size * (np.sin(speed * time + phase) - np.sin(phase)) for size, speed, phase in self.swings)
-        value = self.start + self.slope * time + swing
-        if self.bounds is None:
-            return value
-        low, high = self.bounds
-        phase = (value - low) / (high - low) % 2
-        return low + (high - low) * (phase if phase < 1 else 2 - phase)
+def _dressed(random: np.random.Generator, settings: Settings, radius: float, shape: Shape | None = None) -> dict:
+    """Everything of a `Body` but its motion."""
+    light = random.uniform(0, 6.3), random.uniform(0, 0.45), random.uniform(0, 0.5)
+    return {
+        "shape": shape or Shape(random, settings.deform),
+        "texture": texture(random, max(16, int(2.6 * radius * settings.side))).astype(np.uint8),
+        "radius": radius,
+        "light": (float(light[0]), float(light[1]), float(light[2])),
+        "soft": float(random.uniform(0.6, 2.2)),
+    }
 
 
-class _Shape:
-    """A star-shaped or boxy outline whose radius depends on the angle, with a texture that moves along."""
-
-    def __init__(self, random: np.random.Generator, settings: Settings, radius: float):
-        self.radius = radius
-        self.kind = random.choice(["blob", "blob", "ellipse", "box", "star", "ring"])
-        self.aspect = random.uniform(0.5, 1.0)
-        self.teeth = int(random.integers(4, 9))
-        self.waves = [
-            (int(order), random.uniform(0.02, 0.22) / order**0.5, random.uniform(0, 6.3), random.normal(0, 0.12))
-            for order in random.integers(2, 7, 3)
-        ]
-        self.deform = settings.deform if random.random() < 0.7 else 0.0
-        self.size = max(16, int(2.6 * radius * settings.side))
-        self.texture = texture(random, self.size)
-
-    def inside(self, u: np.ndarray, v: np.ndarray, time: float) -> np.ndarray:
-        """Which points of the unit frame belong to the shape."""
-        v = v / self.aspect
-        if self.kind == "box":
-            return np.maximum(np.abs(u), np.abs(v)) < 0.85
-        distance = np.hypot(u, v)
-        if self.kind == "ellipse":
-            return distance < 1
-        if self.kind == "ring":
-            return (distance < 1) & (distance > 0.45)
-        angle = np.arctan2(v, u)
-        edge = np.full_like(distance, 0.9)
-        if self.kind == "star":
-            edge = 0.7 + 0.25 * np.cos(self.teeth * angle)
-        for order, size, phase, drift in self.waves:
-            edge += size * np.sin(order * angle + phase + self.deform * drift * time)
-        return distance < edge
+def _free_radius(random: np.random.Generator, settings: Settings) -> float:
+    return float(np.exp(random.uniform(*np.log(settings.radius))))
 
 
-@dataclass
-class _Body:
-    shape: _Shape
-    x: _Path
-    y: _Path
-    turn: _Path
-    scale: _Path
+def _objects(random: np.random.Generator, settings: Settings) -> list[Body]:
+    bodies: list[Body] = []
+    for identity in range(1, int(random.integers(settings.objects[0], settings.objects[1] + 1)) + 1):
+        motion = wander(random, settings.speed, random.random() < settings.leaving)
+        if bodies and random.random() < settings.lookalikes:
+            model = bodies[int(random.integers(len(bodies)))]
+            shape = model.shape if random.random() < 0.5 else Shape(random, settings.deform)
+            dress = _dressed(random, settings, model.radius * random.uniform(0.8, 1.2), shape)
+            dress |= {"texture": model.texture, "light": model.light}
+        else:
+            dress = _dressed(random, settings, _free_radius(random, settings))
+        body = Body(**dress, **motion, identity=identity)
+        if bodies and random.random() < settings.crossing:
+            body.meeting = _meeting(random, settings, bodies[int(random.integers(len(bodies)))], body.radius)
+        bodies.append(body)
+    return bodies
 
 
-def _body(random: np.random.Generator, settings: Settings, shape: _Shape) -> _Body:
-    t = settings.frames
-    leaving = random.random() < settings.leaving
-    x, y = random.uniform(0.12, 0.88, 2)
-    bounds = None if leaving else (0.06, 0.94)
-    speed = settings.speed * (3.0 if leaving else 1.0)
-    return _Body(
-        shape,
-        _Path(random, x, random.normal(0, speed), 4 * settings.speed, t, bounds),
-        _Path(random, y, random.normal(0, speed), 4 * settings.speed, t, bounds),
-        _Path(random, random.uniform(0, 6.3), random.normal(0, 0.06), 0.25, t),
-        _Path(random, 0.0, random.normal(0, 0.01), 0.12, t),
-    )
+def _meeting(random: np.random.Generator, settings: Settings, other: Body, reach: float) -> Meeting:
+    """Passes over `other` near the middle of the clip and is clear of it on the first frame."""
+    clear = 1.3 * (reach + other.radius)
+    when = random.uniform(0.3, 0.75) * max(settings.frames - 1, 1)
+    speed = max(clear / max(when, 1.0), settings.speed * random.uniform(1.0, 3.0))
+    return Meeting(other, when, float(speed), random.uniform(0, 6.3), float(random.normal(0, 0.2 * other.radius)))
 
 
-def _paint(image, ids, body: _Body, time: float, identity: int | None, camera) -> None:
-    """Draws a body over the image; `identity` None is an occluder, which hides objects and is none."""
+def _occluders(random: np.random.Generator, settings: Settings, bodies: list[Body]) -> list[Body]:
+    """Things in front that are no objects: some pass by anywhere, one may be aimed at an object."""
+    found = []
+    if random.random() < settings.occluders:
+        shape = Shape(random, settings.deform, "box", float(random.uniform(0.15, 0.6)))
+        dress = _dressed(random, settings, float(random.uniform(0.15, 0.35)), shape)
+        still = random.random() < 0.4
+        motion = wander(random, 0.0 if still else 2 * settings.speed, not still)
+        found.append(Body(**dress, **motion))
+    if settings.frames > 1 and random.random() < settings.meeting:
+        other = bodies[int(random.integers(len(bodies)))]
+        kind = str(random.choice(["box", "box", "ellipse", "blob"]))
+        radius = other.radius * random.uniform(1.2, 2.0)
+        shape = Shape(random, settings.deform, kind, float(random.uniform(0.8, 1.0)))
+        body = Body(**_dressed(random, settings, radius, shape), **wander(random, settings.speed, False))
+        body.meeting = _meeting(random, settings, other, radius)
+        found.append(body)
+    return found
+
+
+def _paint(image: np.ndarray, ids: np.ndarray, body: Body, time: float, camera) -> int:
+    """Draws a body over the image and returns the pixels that it covers inside the frame."""
     side = image.shape[0]
-    zoom, dx, dy = camera
-    cx = ((body.x.at(time) - 0.5) * zoom + 0.5 + dx) * side
-    cy = ((body.y.at(time) - 0.5) * zoom + 0.5 + dy) * side
-    radius = body.shape.radius * side * float(np.exp(np.clip(body.scale.at(time), -0.7, 0.7))) * zoom
-    reach = 1.35 * radius
+    zoom, dx, dy, roll = camera
+    x, y = body.place(time)
+    cos, sin = np.cos(roll), np.sin(roll)
+    cx = (((x - 0.5) * cos - (y - 0.5) * sin) * zoom + 0.5 + dx) * side
+    cy = (((x - 0.5) * sin + (y - 0.5) * cos) * zoom + 0.5 + dy) * side
+    radius = max(body.size(time) * side * zoom, 2.0)
+    reach = body.shape.extent * radius
     left, right = int(max(cx - reach, 0)), int(min(cx + reach + 1, side))
     top, bottom = int(max(cy - reach, 0)), int(min(cy + reach + 1, side))
     if left >= right or top >= bottom:
-        return
-    y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
-    turn = body.turn.at(time)
-    u = ((x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)) / radius
-    v = ((y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)) / radius
-    inside = body.shape.inside(u, v, time)
-    if not inside.any():
-        return
-    scale = body.shape.size / 2.7
-    column = np.clip((u[inside] + 1.35) * scale, 0, body.shape.size - 1).astype(np.int32)
-    row = np.clip((v[inside] + 1.35) * scale, 0, body.shape.size - 1).astype(np.int32)
-    image[top:bottom, left:right][inside] = body.shape.texture[row, column]
-    ids[top:bottom, left:right][inside] = 0 if identity is None else identity
+        return 0
+    down, across = np.mgrid[top:bottom, left:right].astype(np.float32)
+    across, down = (across - np.float32(cx)) / np.float32(radius), (down - np.float32(cy)) / np.float32(radius)
+    turn = body.turn.at(time) + roll
+    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    u, v = body.shape.warp(across * cos + down * sin, down * cos - across * sin, time)
+    depth = body.shape.inside(u, v, time)
+    cover = np.clip(depth * np.float32(radius / body.soft) + 0.5, 0, 1)
+    touched = cover > 0
+    if not touched.any():
+        return 0
+    count = body.texture.shape[0]
+    scale = np.float32(count / (2 * body.shape.extent))
+    half = np.float32(body.shape.extent)
+    u, v, cover = u[touched], v[touched], cover[touched]
+    column = np.clip((u + half) * scale, 0, count - 1).astype(np.int32)
+    row = np.clip((v + half) * scale, 0, count - 1).astype(np.int32)
+    angle, slope, rim = body.light
+    shade = 1 + np.float32(slope) * (u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle)))
+    shade -= np.float32(rim) * np.clip(1 - 4 * depth[touched], 0, 1)
+    colour = np.clip(body.texture[row, column] * shade[:, None], 0, 255)
+    window = image[top:bottom, left:right]
+    window[touched] += cover[:, None] * (colour - window[touched])
+    solid = touched.copy()
+    solid[touched] = cover > 0.5
+    ids[top:bottom, left:right][solid] = body.identity or 0
+    return int(solid.sum())
 
 
-def _background(picture: np.ndarray, side: int, camera) -> np.ndarray:
-    zoom, dx, dy = camera
-    size = picture.shape[0]
-    step = np.arange(side, dtype=np.float32) / side
-    column = np.clip(((step - 0.5 - dx) / zoom * 0.72 + 0.5) * size, 0, size - 1).astype(np.int32)
-    row = np.clip(((step - 0.5 - dy) / zoom * 0.72 + 0.5) * size, 0, size - 1).astype(np.int32)
-    return picture[row[:, None], column[None]]
+class _Look:
+    """Light, sensor and codec of a clip."""
+
+    def __init__(self, random: np.random.Generator, settings: Settings):
+        self.side = settings.side
+        self.contrast = random.uniform(0.7, 1.15)
+        self.light = random.uniform(0, 25) if random.random() < settings.light else 0.0
+        self.speed, self.phase = random.uniform(0.05, 0.4), random.uniform(0, 6.3)
+        level = random.uniform(0, settings.noise) if random.random() < 0.7 else 0.0
+        # Frames take windows of one field of noise: drawing it anew would be most of the time of a frame.
+        self.noise = None
+        if level:
+            self.noise = random.standard_normal((settings.side + 48,) * 2 + (3,), np.float32) * np.float32(level)
+        self.shrink = random.uniform(0.45, 0.95) if random.random() < settings.blur else 1.0
+        self.jpeg = int(random.integers(30, 95)) if random.random() < settings.jpeg else 0
+
+    def finish(self, random: np.random.Generator, image: np.ndarray, time: float) -> np.ndarray:
+        """A frame as a camera gives it, u8."""
+        shift = 128 + self.light * np.sin(self.speed * time + self.phase) - 128 * self.contrast
+        image = image * np.float32(self.contrast) + np.float32(shift)
+        side = self.side
+        if self.noise is not None:
+            top, left = random.integers(0, 49, 2)
+            image += self.noise[top : top + side, left : left + side]
+        picture = Image.fromarray(np.clip(image, 0, 255, out=image).astype(np.uint8))
+        if self.shrink < 1:
+            small = max(int(side * self.shrink), 32)
+            picture = picture.resize((small, small), Image.BILINEAR).resize((side, side), Image.BICUBIC)
+        if self.jpeg:
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG", quality=self.jpeg)
+            picture = Image.open(buffer)
+        return np.asarray(picture, np.uint8)
 
 
-def _finish(random: np.random.Generator, settings: Settings, image: np.ndarray, look: dict, time: float) -> np.ndarray:
-    image = (image - 128) * look["contrast"] + 128 + look["light"] * np.sin(look["speed"] * time + look["phase"])
-    if look["noise"]:
-        image = image + random.normal(0, look["noise"], image.shape)
-    picture = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-    if look["shrink"] < 1:
-        small = max(int(settings.side * look["shrink"]), 32)
-        picture = picture.resize((small, small), Image.BILINEAR).resize((settings.side,) * 2, Image.BICUBIC)
-    if look["jpeg"]:
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=look["jpeg"])
-        picture = Image.open(buffer)
-    return np.asarray(picture, np.uint8)
+def _scene(random: np.random.Generator, settings: Settings) -> Image.Image:
+    """The still background, larger than a frame, often with things on it that never move."""
+    size = int(settings.side * 1.6)
+    picture = texture(random, size)
+    if random.random() < settings.clutter:
+        ignored = np.zeros((size, size), np.uint8)
+        for _ in range(int(random.integers(1, 6))):
+            body = Body(**_dressed(random, settings, _free_radius(random, settings)), **wander(random, 0.0, False))
+            _paint(picture, ignored, body, 0.0, (1.0, 0.0, 0.0, 0.0))
+    return Image.fromarray(picture.astype(np.uint8))
+
+
+def _background(scene: Image.Image, side: int, camera) -> np.ndarray:
+    zoom, dx, dy, roll = camera
+    step, centre = 1 / zoom, scene.size[0] / 2
+    cos, sin = np.cos(roll) * step, np.sin(roll) * step
+    middle_x, middle_y = (0.5 + dx) * side, (0.5 + dy) * side
+    matrix = (cos, sin, centre - cos * middle_x - sin * middle_y, -sin, cos, centre + sin * middle_x - cos * middle_y)
+    return np.array(scene.transform((side, side), Image.AFFINE, matrix, Image.BILINEAR), np.float32)
 
 
 def make_clip(seed: int, settings: Settings | None = None) -> Clip:
@@ -178,46 +228,32 @@ def make_clip(seed: int, settings: Settings | None = None) -> Clip:
     settings = settings or Settings()
     random = np.random.default_rng(seed)
     side, count = settings.side, settings.frames
-    picture = texture(random, int(side * 1.4))
-    bodies: list[_Body] = []
-    for _ in range(int(random.integers(settings.objects[0], settings.objects[1] + 1))):
-        if bodies and random.random() < settings.lookalikes:
-            shape = bodies[int(random.integers(len(bodies)))].shape
-            if random.random() < 0.5:
-                other = _Shape(random, settings, shape.radius)
-                other.texture, other.size = shape.texture, shape.size
-                shape = other
-        else:
-            low, high = np.log(settings.radius)
-            shape = _Shape(random, settings, float(np.exp(random.uniform(low, high))))
-        bodies.append(_body(random, settings, shape))
-    occluder = None
-    if random.random() < settings.occluders:
-        bar = _Shape(random, settings, float(random.uniform(0.12, 0.3)))
-        bar.kind, bar.aspect = "box", random.uniform(0.2, 1.0)
-        occluder = _body(random, replace(settings, speed=settings.speed * 1.5), bar)
-    moving = random.random() < settings.camera
-    swing = 0.5 * settings.speed if moving else 0.0
-    zoom, pan, tilt = (
-        _Path(random, 0.0, random.normal(0, swing / 4), swing * size, count, (-0.15, 0.15)) for size in (0.8, 1.5, 1.5)
-    )
-    look = {
-        "contrast": random.uniform(0.7, 1.15),
-        "light": random.uniform(0, 25) if random.random() < settings.light else 0.0,
-        "speed": random.uniform(0.05, 0.4),
-        "phase": random.uniform(0, 6.3),
-        "noise": random.uniform(0, settings.noise) if random.random() < 0.7 else 0.0,
-        "shrink": random.uniform(0.45, 0.95) if random.random() < settings.blur else 1.0,
-        "jpeg": int(random.integers(30, 95)) if random.random() < settings.jpeg else 0,
-    }
+    scene = _scene(random, settings)
+    bodies = _objects(random, settings)
+    everything = bodies + _occluders(random, settings, bodies)
+    camera = Camera(random, settings.speed if random.random() < settings.camera else 0.0)
+    look = _Look(random, settings)
     frames = np.empty((count, side, side, 3), np.uint8)
     ids = np.zeros((count, side, side), np.uint8)
+    areas = np.zeros((count, len(bodies) + 1), np.int32)
     for time in range(count):
-        camera = (float(np.exp(np.clip(zoom.at(time), -0.3, 0.3))), pan.at(time), tilt.at(time))
-        image = _background(picture, side, camera)
-        for identity, body in enumerate(bodies, start=1):
-            _paint(image, ids[time], body, time, identity, camera)
-        if occluder is not None:
-            _paint(image, ids[time], occluder, time, None, camera)
-        frames[time] = _finish(random, settings, image, look, time)
-    return Clip(frames, ids)
+        view = camera.at(time)
+        image = _background(scene, side, view)
+        for body in everything:
+            area = _paint(image, ids[time], body, time, view)
+            if body.identity is not None:
+                areas[time, body.identity] = area
+        frames[time] = look.finish(random, image, time)
+    return Clip(frames, ids, areas)
+
+
+def varied(random: np.random.Generator, side: int, frames: int) -> Settings:
+    """Settings of a training clip: short clips run through as much motion as long ones by running faster."""
+    return replace(
+        Settings(side=side, frames=frames),
+        speed=float(np.exp(random.uniform(np.log(0.006), np.log(0.04)))),
+        objects=(2, int(random.integers(3, 7))),
+        lookalikes=float(random.uniform(0, 0.6)),
+        deform=float(random.uniform(0.3, 1.5)),
+        noise=float(random.uniform(2, 14)),
+    )

@@ -32,10 +32,14 @@ class Tracker(nn.Module):
 
 @dataclass
 class Prompt:
-    """What the tracker is told on the first frame: `coords` `[objects, points, 2]` in pixels of the model's image."""
+    """What the tracker is told on the first frame: `coords` f32 `[objects, points, 2]` in pixels of the model's image and
+    `labels` i64 `[objects, points]` as for the mask decoder; with `masks` f32 `[objects, side, side]` of zeros and ones,
+    every object is given by its mask and no point counts.
+    """
 
     coords: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Prediction:
     def chosen(self) -> Tensor:
         """Index of the candidate that the tracker takes, `[N]`."""
         if not self.several:
-            return torch.zeros(len(self.masks), dtype=torch.int64)
+            return torch.zeros(len(self.masks), dtype=torch.int64, device=self.masks.device)
         return 1 + self.iou[:, 1:].argmax(dim=1)
 
     def mask(self) -> Tensor:
@@ -67,9 +71,13 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
     clips, frames = images.shape[:2]
     plain, without, high_0, high_1 = tracker.vision(images.flatten(0, 1))
     features = [tensor.unflatten(0, (clips, frames)) for tensor in (plain, without, high_0, high_1)]
-    objects = len(clip_of)
-    no_mask = torch.zeros(1, tracker.side, tracker.side)
-    false = torch.zeros(1, dtype=torch.bool)
+    objects, device = len(clip_of), images.device
+    no_mask, no_point = (
+        torch.zeros(1, tracker.side, tracker.side, device=device),
+        torch.zeros(objects, 1, 2, device=device),
+    )
+    no_label = torch.full((objects, 1), -1, device=device)
+    false = torch.zeros(1, dtype=torch.bool, device=device)
     num_maskmem, max_pointers = tracker.policy
     horizon = min(frames, max_pointers)
     memories: list[Tensor] = []
@@ -77,9 +85,12 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
     predictions: list[Prediction] = []
     for frame in range(frames):
         plain, without, high_0, high_1 = (tensor[clip_of, frame] for tensor in features)
+        given, has_mask = no_mask, false
         if frame == 0:
             embeddings, coords, labels = without, prompt.coords, prompt.labels
             several = labels.shape[1] <= 1
+            if prompt.masks is not None:
+                given, has_mask = prompt.masks, ~false
         else:
             recent = list(range(max(1, frame - num_maskmem + 1), frame))
             rows = [num_maskmem - 1] + [frame - t - 1 for t in recent]
@@ -88,12 +99,12 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
                 plain,
                 [memories[0]] + [memories[t] for t in recent],
                 [pointers[0]] + [pointers[frame - d] for d in distances[1:]],
-                torch.tensor([rows]).expand(objects, -1),
-                torch.tensor([distances], dtype=torch.float32).expand(objects, -1) / max(horizon - 1, 1),
+                torch.tensor([rows], device=device).expand(objects, -1),
+                torch.tensor([distances], dtype=torch.float32, device=device).expand(objects, -1) / max(horizon - 1, 1),
             )
-            coords, labels = torch.zeros(objects, 1, 2), -torch.ones(objects, 1, dtype=torch.int64)
+            coords, labels = no_point, no_label
             several = True
-        masks, iou, score, tokens = tracker.decoder.predict(embeddings, high_0, high_1, coords, labels, no_mask, false)
+        masks, iou, score, tokens = tracker.decoder.predict(embeddings, high_0, high_1, coords, labels, given, has_mask)
         prediction = Prediction(masks, iou, score, several)
         predictions.append(prediction)
         chosen = prediction.chosen()
@@ -104,14 +115,16 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
         mask = torch.where(
             score.unsqueeze(-1) > 0, prediction.mask(), torch.full_like(prediction.mask(), NO_OBJECT_LOGIT)
         )
-        from_prompt = torch.full((objects,), frame == 0)
-        memories.append(tracker.encoder(plain, mask, no_mask, false, score[:, 0], from_prompt))
+        from_prompt = torch.full((objects,), frame == 0, device=device)
+        # A mask that the user gave is there whatever the decoder says of it.
+        seen = torch.where(has_mask, torch.ones_like(score[:, 0]), score[:, 0])
+        memories.append(tracker.encoder(plain, mask, given, has_mask, seen, from_prompt))
     return predictions
 
 
-def targets(ids: Tensor, side: int, low: int) -> Tensor:
-    """Ground-truth coverage of low-resolution pixels: `ids == object` `[N, side, side]` averaged to `[N, low, low]`."""
-    return F.interpolate(ids.float().unsqueeze(1), (low, low), mode="area")[:, 0]
+def targets(truth: Tensor, low: int) -> Tensor:
+    """Coverage of low-resolution pixels, f32 `[N, low, low]`, from `truth` bool `[N, side, side]`."""
+    return F.interpolate(truth.float().unsqueeze(1), (low, low), mode="area")[:, 0]
 
 
 def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,116 +1,43 @@
 """Trains snow-tiny: `python -m snow_export.tiny.train --out DIR`. Interrupt it at any time; the same command resumes.
 
-Deterministic for a seed: the clip of a step depends on the step alone, and so does every choice of prompts.
+What a step sees follows from the seed and the step alone. On a CPU two runs of one seed and one number of threads are
+equal to the bit; on a GPU some sums have no fixed order.
 """
 
 import argparse
 import json
 import math
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
-from .clips import SEEDS, Settings, make_clip
+from .batches import SCHEDULE, Batch, Steps, phase_at
 from .model import new_model, resized
-from .rollout import Prompt, Tracker, loss_of, roll_out, targets
+from .rollout import Tracker, loss_of, roll_out, targets
+
+EMA_DECAY = 0.999
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training: `frames` a clip, `clips` a step, until step `until`; `side` px."""
-
-    until: int
-    frames: int
-    clips: int
-    side: int
-
-
-# Single frames first: a tracker that cannot segment has nothing to remember.
-SCHEDULE = (
-    Phase(4000, 1, 16, 224),
-    Phase(7000, 3, 4, 224),
-    Phase(10000, 5, 3, 224),
-    Phase(13000, 8, 2, 224),
-    Phase(15000, 5, 2, 336),
-    Phase(17000, 10, 2, 224),
-    Phase(18000, 6, 2, 336),
-)
-
-
-def phase_at(step: int) -> Phase | None:
-    """The phase that a step belongs to; None after the last."""
-    return next((phase for phase in SCHEDULE if step < phase.until), None)
-
-
-def batch_of(step: int, seed: int, most_clips: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Frames u8 `[clips, frames, side, side, 3]` and ids of a step."""
-    phase = phase_at(step)
-    random = np.random.default_rng((seed, step))
-    frames = phase.frames
-    settings = Settings(side=phase.side, frames=frames, speed=float(random.uniform(0.01, 0.05)))
-    first, last = SEEDS["train"]
-    clips = [make_clip(int(random.integers(first, last + 1)), settings) for _ in range(min(phase.clips, most_clips))]
-    return np.stack([clip.frames for clip in clips]), np.stack([clip.ids for clip in clips])
-
-
-def prompts_of(ids: np.ndarray, step: int, seed: int, most: int) -> tuple[torch.Tensor, torch.Tensor, Prompt] | None:
-    """Objects to follow: clips `[N]`, ids `[N]`, and a prompt of one kind for all; None if none is visible."""
-    random = np.random.default_rng((seed, step, 1))
-    clips, objects = [], []
-    for clip in range(len(ids)):
-        values, counts = np.unique(ids[clip, 0], return_counts=True)
-        found = [int(v) for v, c in zip(values, counts, strict=True) if v > 0 and c >= 60]
-        random.shuffle(found)
-        for value in found[:most]:
-            clips.append(clip)
-            objects.append(value)
-    if not objects:
-        return None
-    kind = random.choice(["box", "box", "box", "point", "points"])
-    coords, labels = [], []
-    for clip, value in zip(clips, objects, strict=True):
-        inside = np.argwhere(ids[clip, 0] == value)
-        if kind == "box":
-            (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
-            jitter = random.normal(0, 0.04, 4) * np.array([right - left, bottom - top] * 2)
-            box = np.array([left, top, right, bottom]) + jitter
-            coords.append(box.clip(0, ids.shape[-1]).reshape(2, 2))
-            labels.append([2, 3])
-            continue
-        row = inside[random.integers(len(inside))]
-        points, marks = [row[::-1]], [1]
-        if kind == "points":
-            points.append(inside[random.integers(len(inside))][::-1])
-            outside = np.argwhere(ids[clip, 0] != value)
-            points.append(outside[random.integers(len(outside))][::-1])
-            marks += [1, 0]
-        coords.append(np.array(points))
-        labels.append(marks)
-    prompt = Prompt(torch.tensor(np.array(coords), dtype=torch.float32), torch.tensor(labels))
-    return torch.tensor(clips), torch.tensor(objects), prompt
-
-
-def step_loss(tracker: Tracker, frames: np.ndarray, ids: np.ndarray, step: int, seed: int):
-    """Mean loss and mean IoU (first frame, later frames) of a step; None if nothing was visible."""
-    chosen = prompts_of(ids, step, seed, most=3)
-    if chosen is None:
-        return None
-    clip_of, objects, prompt = chosen
-    predictions = roll_out(tracker, torch.from_numpy(frames), clip_of, prompt)
-    truth = torch.from_numpy(ids)[clip_of]
-    losses, ious = [], []
+def step_loss(tracker: Tracker, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean loss of a batch, and its figures `[3]`: mean IoU on the prompted frames, on later frames, and how often the
+    object score is on the right side.
+    """
+    predictions = roll_out(tracker, batch.images, batch.window_of, batch.prompt())
+    truth = batch.truth()
+    losses, ious, right = [], [], []
     for frame, prediction in enumerate(predictions):
-        target = targets(truth[:, frame] == objects.view(-1, 1, 1), tracker.side, prediction.masks.shape[-1])
+        target = targets(truth[:, frame], prediction.masks.shape[-1])
         loss, iou = loss_of(prediction, target)
         losses.append(loss.mean())
-        ious.append(iou)
-    later = torch.cat(ious[1:]) if len(ious) > 1 else torch.tensor([torch.nan])
-    return torch.stack(losses).mean(), ious[0].nanmean().item(), later.nanmean().item()
+        ious.append(iou.detach())
+        right.append(((prediction.score[:, 0] > 0) == truth[:, frame].flatten(1).any(dim=1)).float().mean())
+    later = torch.cat(ious[1:]).nanmean() if len(ious) > 1 else torch.full_like(losses[0], torch.nan)
+    return torch.stack(losses).mean(), torch.stack([ious[0].nanmean(), later.detach(), torch.stack(right).mean()])
 
 
 def learning_rate(step: int, peak: float) -> float:
@@ -119,39 +46,83 @@ def learning_rate(step: int, peak: float) -> float:
     return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / SCHEDULE[-1].until, 1.0))))
 
 
-def save(folder: Path, model, optimiser, step: int, options: dict) -> None:
-    """Writes the checkpoint and what a resume needs; each file appears whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder / "checkpoint.partial")
-    state = {"step": torch.tensor(step)}
-    for index, entry in optimiser.state_dict()["state"].items():
-        state |= {f"{index}.{key}": value for key, value in entry.items()}
-    save_file(state, folder / "optimiser.safetensors.partial")
-    target = folder / "checkpoint"
-    target.mkdir(exist_ok=True)
-    for path in (folder / "checkpoint.partial").iterdir():
-        path.rename(target / path.name)
-    (folder / "checkpoint.partial").rmdir()
-    (folder / "optimiser.safetensors.partial").rename(folder / "optimiser.safetensors")
-    (folder / "options.json").write_text(json.dumps(options))
+class Training:
+    """A model, the mean of its recent weights, and its optimiser."""
 
+    def __init__(self, seed: int, device: torch.device, rate: float):
+        self.model = new_model(seed)
+        # The tracker drops the fourth pyramid level, so nothing would ever move it.
+        self.model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
+        self.trackers = {side: Tracker(self._at(side)) for side in (224, 336)}
+        for part in (self.model, *self.trackers.values()):
+            part.to(device).train()
+        self.named = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.mean = {name: value.detach().clone() for name, value in self.named.items()}
+        fused = device.type == "cuda"
+        self.optimiser = torch.optim.AdamW(
+            self.named.values(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=fused
+        )
+        self.step = 0
 
-def resume(folder: Path, model, optimiser) -> int:
-    """Loads what `save` wrote; the next step, 0 if there is nothing."""
-    if not (folder / "optimiser.safetensors").exists():
-        return 0
-    # Saved names carry the prefixes of a full SAM3 checkpoint; only the library knows how to take them off.
-    model.load_state_dict(type(model).from_pretrained(folder / "checkpoint").state_dict())
-    state = load_file(folder / "optimiser.safetensors")
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in state.items():
-        # Parameters that no step has moved yet (the memory, while frames are single) have no entry.
-        index, _, key = name.partition(".")
-        if key:
-            entries.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": entries, "param_groups": groups})
-    return int(state["step"])
+    def _at(self, side: int) -> nn.Module:
+        return self.model if side == self.model.config.image_size else resized(self.model, side)
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimiser; a loss that is not finite leaves the weights as they are."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.named.values(), 1.0)
+        if not torch.isfinite(norm):
+            return
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.named.values()], 1 - decay)
+
+    def save(self, folder: Path) -> None:
+        """Writes `checkpoint/` (the mean weights, as transformers saves them) and what a resume needs."""
+        state = {"step": torch.tensor(self.step)}
+        state |= {f"weight.{name}": value.detach() for name, value in self.named.items()}
+        state |= {f"mean.{name}": value for name, value in self.mean.items()}
+        for index, entry in self.optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{index}.{key}": value for key, value in entry.items()}
+        save_file({key: value.cpu().contiguous() for key, value in state.items()}, folder / "state.safetensors.partial")
+        raw = {name: value.detach().clone() for name, value in self.named.items()}
+        self._load(self.mean)
+        self.model.save_pretrained(folder / "checkpoint.partial")
+        self._load(raw)
+        target = folder / "checkpoint"
+        target.mkdir(exist_ok=True)
+        for path in (folder / "checkpoint.partial").iterdir():
+            path.rename(target / path.name)
+        (folder / "checkpoint.partial").rmdir()
+        (folder / "state.safetensors.partial").rename(folder / "state.safetensors")
+
+    def resume(self, folder: Path) -> None:
+        """Loads what `save` wrote, if there is something."""
+        path = folder / "state.safetensors"
+        if not path.exists():
+            return
+        state = load_file(path)
+        self._load({name: state[f"weight.{name}"] for name in self.named})
+        for name, value in self.mean.items():
+            value.copy_(state[f"mean.{name}"])
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            # Parameters that no step has moved yet (the memory, while frames are single) have no entry.
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                entries.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        self.step = int(state["step"])
+
+    @torch.no_grad()
+    def _load(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.named.items():
+            parameter.copy_(values[name])
 
 
 def main() -> None:
@@ -159,64 +130,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=SCHEDULE[-1].until, help="stop after this step of the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--clips", type=int, default=64, help="at most this many clips a step, for quick trials")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--shrink", type=int, default=1, help="divide the clips of a step by this, for small machines")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
+    parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
+    parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-
-    model = new_model(arguments.seed).train()
-    # The tracker drops the fourth pyramid level, so nothing would ever move it.
-    model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(learned, lr=arguments.rate, weight_decay=0.01, betas=(0.9, 0.98))
-    start = resume(arguments.out, model, optimiser)
-    trackers: dict[int, Tracker] = {}
-    log = arguments.out / "curve.jsonl"
+    torch.set_float32_matmul_precision("high")
+    begun = time.monotonic()
+    device = torch.device(arguments.device)
+    training = Training(arguments.seed, device, arguments.rate)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    begun, since, window = time.monotonic(), time.monotonic(), []
-    step = start
-    with ProcessPoolExecutor(1) as pool:
-        ahead = {
-            s: pool.submit(batch_of, s, arguments.seed, arguments.clips) for s in range(start, start + 3) if phase_at(s)
-        }
-        while phase_at(step) is not None and step < arguments.steps:
-            frames, ids = ahead.pop(step).result()
-            if phase_at(step + 3) is not None:
-                ahead[step + 3] = pool.submit(batch_of, step + 3, arguments.seed, arguments.clips)
-            side = phase_at(step).side
-            if side not in trackers:
-                trackers[side] = Tracker(model if side == model.config.image_size else resized(model, side)).train()
-            with torch.autocast("cpu", torch.bfloat16):
-                result = step_loss(trackers[side], frames, ids, step, arguments.seed)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, arguments.rate)
-            if result is not None:
-                loss, first, later = result
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(learned, 1.0)
-                optimiser.step()
-                window.append((float(loss.detach()), first, later))
-            step += 1
-            stop = (time.monotonic() - begun) / 60 > arguments.minutes
-            if step % 50 == 0 or stop:
-                mean = np.nanmean(np.array(window), axis=0) if window else [math.nan] * 3
-                seconds = (time.monotonic() - since) / max(len(window), 1)
-                values = {"step": step, "loss": mean[0], "iou_first": mean[1], "iou_later": mean[2], "s": seconds}
-                values = {key: round(float(value), 4) for key, value in values.items()}
-                print(json.dumps(values), flush=True)
-                with log.open("a") as file:
-                    file.write(json.dumps(values) + "\n")
-                since, window = time.monotonic(), []
-            if step % 500 == 0 or stop:
-                save(arguments.out, model, optimiser, step, {"schedule": [asdict(phase) for phase in SCHEDULE]})
-            if stop:
-                break
-    save(arguments.out, model, optimiser, step, {"schedule": [asdict(phase) for phase in SCHEDULE]})
+    training.resume(arguments.out)
+    log = arguments.out / "curve.jsonl"
+    last = min(arguments.steps, SCHEDULE[-1].until)
+    batches = DataLoader(
+        Subset(Steps(arguments.seed, arguments.shrink), range(training.step, last)),
+        batch_size=None,
+        num_workers=arguments.workers,
+        prefetch_factor=3,
+        # CUDA does not survive a fork.
+        multiprocessing_context="forkserver" if device.type == "cuda" else None,
+    )
+    since, window = time.monotonic(), []
+    for batch in batches:
+        if batch is not None:
+            tracker = training.trackers[phase_at(training.step).side(training.step)]
+            loss, figures = step_loss(tracker, batch.to(device))
+            training.update(loss, learning_rate(training.step, arguments.rate))
+            # Reading a value would wait for the device at every step.
+            window.append(torch.cat((loss.detach().view(1), figures)))
+        training.step += 1
+        stop = (time.monotonic() - begun) / 60 > arguments.minutes
+        if training.step % arguments.every == 0 or stop:
+            means = np.nanmean(torch.stack(window).cpu().numpy(), axis=0) if window else [math.nan] * 4
+            seconds = (time.monotonic() - since) / max(len(window), 1)
+            names = ("loss", "iou_first", "iou_later", "score_right")
+            values = {"step": training.step} | dict(zip(names, means, strict=True)) | {"seconds": seconds}
+            line = json.dumps({key: round(float(value), 4) for key, value in values.items()})
+            print(line, flush=True)
+            with log.open("a") as file:
+                file.write(line + "\n")
+            since, window = time.monotonic(), []
+        if training.step % 500 == 0 or stop:
+            training.save(arguments.out)
+        if stop:
+            break
+    training.save(arguments.out)
 
 
 if __name__ == "__main__":
