@@ -1,46 +1,60 @@
-"""What a training step sees: clips and prompts as a function of the step and the run's seed."""
+"""What a training step sees, as a function of the run's seed and the step.
 
+Clips are made by worker processes and kept in a pool on the training device. A step cuts windows out of the pool's
+clips there: other times, directions, crops, shapes and colours each time, so that a clip that took a second to make is
+worth several.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .clips import SEEDS, make_clip, varied
 from .rollout import Prompt
 
+# Pixels and frames of the clips that are made; windows are resampled from them.
+MADE_SIDE, MADE_FRAMES = 320, 16
+# More objects than any clip has.
+MOST_OBJECTS = 8
+# A prompted object covers at least this share of the frame.
+LEAST_AREA = 1 / 840
+
+BOX, POINT, POINTS, MASK = "box", "point", "points", "mask"
+KINDS = (BOX, BOX, BOX, BOX, POINT, POINTS, MASK)
+
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training, until step `until`.
+    """A stretch of training, until step `until`: `windows` of `frames` frames and `objects` objects among them.
 
-    Each step makes `clips` clips of `made` frames and cuts them into windows of `frames`; a window is prompted on its
-    first frame. Every `large_every`-th step is at 336 px with a third of the clips, the others at 224 px.
+    `fresh` new clips enter the pool before each step. Every `large_every`-th step is at 336 px with two fifths of the
+    windows and objects, the others are at 224 px.
     """
 
     until: int
-    clips: int
-    made: int
     frames: int
+    windows: int
     objects: int
+    fresh: int
     large_every: int = 0
 
-    def side(self, step: int) -> int:
-        """Pixels of a step's frames."""
-        return 336 if self.large_every and step % self.large_every == 0 else 224
+    def large(self, step: int) -> bool:
+        """Whether a step is at 336 px."""
+        return bool(self.large_every) and step % self.large_every == 0
 
 
 # Single frames first: a tracker that cannot segment has nothing to remember.
 SCHEDULE = (
-    Phase(2000, 16, 4, 1, 3),
-    Phase(3200, 16, 9, 3, 3),
-    Phase(4600, 30, 8, 8, 4, large_every=4),
-    Phase(5100, 16, 16, 16, 4, large_every=4),
+    Phase(4000, 1, 96, 192, 1),
+    Phase(7000, 3, 40, 100, 2),
+    Phase(12000, 8, 24, 64, 4, large_every=4),
+    Phase(15000, 16, 12, 32, 4, large_every=4),
 )
-
-MASK = "mask"
-KINDS = ("box", "box", "box", "box", "point", "points", MASK)
 
 
 def phase_at(step: int) -> Phase | None:
@@ -48,100 +62,175 @@ def phase_at(step: int) -> Phase | None:
     return next((phase for phase in SCHEDULE if step < phase.until), None)
 
 
+def clips_before(step: int, first: int) -> int:
+    """How many clips a run has used when a step begins: `first` at its start, then what its phases ask for."""
+    used, begin = first, 0
+    for phase in SCHEDULE:
+        used += phase.fresh * (min(step, phase.until) - min(step, begin))
+        begin = phase.until
+    return used
+
+
+class Clips(Dataset):
+    """Number of a clip -> frames u8 `[t, side, side, 3]` and ids u8 `[t, side, side]`, rendered in a worker process."""
+
+    def __init__(self, seed: int, rank: int = 0):
+        self.seed, self.rank = seed, rank
+
+    def __len__(self) -> int:
+        return 1 << 31
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        random = np.random.default_rng((self.seed, self.rank, number))
+        seed = int(random.integers(SEEDS["train"][0], SEEDS["train"][1] + 1))
+        clip = make_clip(seed, varied(random, MADE_SIDE, MADE_FRAMES))
+        return torch.from_numpy(clip.frames), torch.from_numpy(clip.ids)
+
+
+class Pool:
+    """The latest `size` clips on a device; clip `n` stands in slot `n % size`."""
+
+    def __init__(self, size: int, device: torch.device):
+        shape = (size, MADE_FRAMES, MADE_SIDE, MADE_SIDE)
+        self.frames = torch.zeros((*shape, 3), dtype=torch.uint8, device=device)
+        self.ids = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.size, self.count = size, 0
+
+    def add(self, number: int, frames: Tensor, ids: Tensor) -> None:
+        """Takes in clip `number`; clips come in order, the first may be any."""
+        self.frames[number % self.size] = frames.to(self.frames.device, non_blocking=True)
+        self.ids[number % self.size] = ids.to(self.ids.device, non_blocking=True)
+        self.count = min(self.count + 1, self.size)
+
+
 @dataclass
 class Batch:
-    """`images` u8 `[windows, frames, side, side, 3]`, `ids` u8 `[windows, frames, side, side]`; object `n` is `objects[n]`
-    of window `window_of[n]`.
+    """A step's input.
+
+    `images` u8 `[windows, frames, side, side, 3]`; `truth` bool `[objects, frames, side, side]`, where each object is
+    seen; `window_of` i64 `[objects]`; `weight` f32 `[objects]`, 0 for those that only fill the batch up; `coords` and
+    `labels`, the prompts on each window's first frame. A batch `by_mask` takes its prompts from `truth` instead.
     """
 
     images: Tensor
-    ids: Tensor
+    truth: Tensor
     window_of: Tensor
-    objects: Tensor
+    weight: Tensor
     coords: Tensor
     labels: Tensor
     by_mask: bool
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in vars(self).items()}
-        return Batch(**moved)
-
     def prompt(self) -> Prompt:
-        """The prompt of every object, on the first frame of its window."""
-        masks = (self.ids[self.window_of, 0] == self.objects.view(-1, 1, 1)).float() if self.by_mask else None
-        return Prompt(self.coords, self.labels, masks)
-
-    def truth(self) -> Tensor:
-        """Where each object is seen, bool `[objects, frames, side, side]`."""
-        return self.ids[self.window_of] == self.objects.view(-1, 1, 1, 1)
+        """The prompt of every object."""
+        return Prompt(self.coords, self.labels, self.truth[:, 0].float() if self.by_mask else None)
 
 
-def prompt_of(random: np.random.Generator, inside: np.ndarray, kind: str, side: int) -> tuple[np.ndarray, list[int]]:
-    """A prompt for an object that covers `inside` (bool `[side, side]`): points `[p, 2]` in pixels, and their labels."""
-    rows, columns = np.nonzero(inside)
-    if kind == MASK:
-        return np.zeros((1, 2)), [-1]
-    if kind == "box":
-        left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        jitter = random.normal(0, 0.03, 4) * np.array([right - left, bottom - top] * 2)
-        return (np.array([left, top, right, bottom]) + jitter).clip(0, side).reshape(2, 2), [2, 3]
-    pick = random.integers(len(rows), size=2)
-    points, labels = [(columns[pick[0]], rows[pick[0]])], [1]
-    if kind == "points":
-        away_rows, away_columns = np.nonzero(~inside)
-        if not len(away_rows):
-            away_rows, away_columns = rows, columns
-        away = random.integers(len(away_rows))
-        points += [(columns[pick[1]], rows[pick[1]]), (away_columns[away], away_rows[away])]
-        labels += [1, 0 if not inside[away_rows[away], away_columns[away]] else 1]
-    return np.array(points, np.float64), labels
+def _windows(pool: Pool, phase: Phase, count: int, side: int, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`."""
+    device, frames = pool.frames.device, phase.frames
+    slots = dice.integers(pool.count, size=count)
+    stride = dice.integers(1, (MADE_FRAMES - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
+    stride = np.minimum(stride, 3).astype(np.int64)
+    start = (dice.random(count) * (MADE_FRAMES - stride * (frames - 1))).astype(np.int64)
+    times = start[:, None] + stride[:, None] * np.arange(frames)
+    times = np.where(dice.random((count, 1)) < 0.5, times, times[:, ::-1])
+    rows = torch.from_numpy(slots[:, None].repeat(frames, 1)).to(device)
+    columns = torch.from_numpy(np.ascontiguousarray(times)).to(device)
+    images = pool.frames[rows, columns].flatten(0, 1).permute(0, 3, 1, 2).float()
+    ids = pool.ids[rows, columns].flatten(0, 1).unsqueeze(1).float()
+
+    # A crop of 60 to 100% of each axis (not the same for both: wide videos are squeezed), mirrored or on its side.
+    span = dice.uniform(0.6, 1.0, (count, 1)) * np.exp(dice.uniform(-0.35, 0.35, (count, 2)))
+    span = np.clip(span, 0.45, 1.0)
+    centre = dice.uniform(-1, 1, (count, 2)) * (1 - span)
+    flip = np.where(dice.random((count, 2)) < [0.5, 0.15], -1.0, 1.0)
+    turned = dice.random(count) < 0.15
+    affine = np.zeros((count, 2, 3), np.float32)
+    for b in range(count):
+        matrix = np.diag(span[b] * flip[b])
+        affine[b, :, :2] = matrix[:, ::-1] if turned[b] else matrix
+        affine[b, :, 2] = centre[b]
+    theta = torch.from_numpy(affine.repeat(frames, 0)).to(device)
+    grid = F.affine_grid(theta, [len(theta), 3, side, side], align_corners=False)
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False)[:, 0].to(torch.uint8)
+    return images.unflatten(0, (count, frames)), ids.unflatten(0, (count, frames))
 
 
-class Steps(Dataset):
-    """Step -> `Batch`, or None when nothing is visible; a worker process makes whole batches."""
+def _recoloured(images: Tensor, dice: np.random.Generator) -> Tensor:
+    """Other colours for each window, `[b, t, 3, side, side]` to u8 `[b, t, side, side, 3]`."""
+    count = len(images)
+    mix = np.zeros((count, 3, 3), np.float32)
+    for b in range(count):
+        order = dice.permutation(3) if dice.random() < 0.3 else np.arange(3)
+        mix[b] = np.eye(3)[order] * dice.uniform(0.8, 1.2, (3, 1))
+        grey = dice.uniform(0, 1) if dice.random() < 0.25 else 0.0
+        mix[b] = (1 - grey) * mix[b] + grey * np.full((3, 3), 1 / 3)
+    shift = dice.uniform(-20, 20, (count, 1, 3, 1, 1)).astype(np.float32)
+    mix, shift = torch.from_numpy(mix).to(images.device), torch.from_numpy(shift).to(images.device)
+    images = torch.einsum("bij,btjhw->btihw", mix, images) + shift
+    return images.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
 
-    def __init__(self, seed: int, shrink: int = 1):
-        self.seed, self.shrink = seed, shrink
 
-    def __len__(self) -> int:
-        return SCHEDULE[-1].until
+def _pixels(mask: Tensor, share: Tensor) -> Tensor:
+    """One set pixel of each mask bool `[n, h, w]` as `(x, y)` f32 `[n, 2]`, the one at `share` of the way through them;
+    the first pixel of an empty mask.
+    """
+    order = mask.flatten(1).int().cumsum(dim=1)
+    wanted = (share * order[:, -1]).floor().long().clamp(min=0) + 1
+    index = torch.searchsorted(order, wanted.unsqueeze(1)).squeeze(1).clamp(max=order.shape[1] - 1)
+    return torch.stack((index % mask.shape[2], index // mask.shape[2]), dim=1).float()
 
-    def __getitem__(self, step: int) -> Batch | None:
-        phase = phase_at(step)
-        random = np.random.default_rng((self.seed, step))
-        side = phase.side(step)
-        count = max(1, phase.clips // (3 if side > 224 else 1) // self.shrink)
-        images, ids = [], []
-        for _ in range(count):
-            seed = int(random.integers(SEEDS["train"][0], SEEDS["train"][1] + 1))
-            clip = make_clip(seed, varied(random, side, phase.made))
-            # Shown backwards, a clip is as good as another one.
-            order = slice(None, None, -1) if random.random() < 0.5 else slice(None)
-            windows = phase.made // phase.frames
-            images.append(clip.frames[order].reshape(windows, phase.frames, side, side, 3))
-            ids.append(clip.ids[order].reshape(windows, phase.frames, side, side))
-        images, ids = np.concatenate(images), np.concatenate(ids)
-        kind = str(random.choice(KINDS))
-        window_of, objects, coords, labels = [], [], [], []
-        for window in range(len(ids)):
-            values, counts = np.unique(ids[window, 0], return_counts=True)
-            found = [int(v) for v, c in zip(values, counts, strict=True) if v > 0 and c * 840 >= side * side]
-            random.shuffle(found)
-            for value in found[: phase.objects]:
-                points, marks = prompt_of(random, ids[window, 0] == value, kind, side)
-                window_of.append(window)
-                objects.append(value)
-                coords.append(points)
-                labels.append(marks)
-        if not objects:
-            return None
-        return Batch(
-            torch.from_numpy(images),
-            torch.from_numpy(ids),
-            torch.tensor(window_of),
-            torch.tensor(objects),
-            torch.tensor(np.array(coords), dtype=torch.float32),
-            torch.tensor(labels),
-            kind == MASK,
-        )
+
+def _boxes(mask: Tensor, jitter: Tensor) -> Tensor:
+    """Corners `[n, 2, 2]` of the box around each mask bool `[n, h, w]`, moved by `jitter` `[n, 2, 2]` of its size."""
+    corners = []
+    for axis in (1, 2):
+        any_set = mask.any(dim=axis).int()
+        low = any_set.argmax(dim=1)
+        high = any_set.shape[1] - any_set.flip(1).argmax(dim=1)
+        corners.append(torch.stack((low, high), dim=1))
+    box = torch.stack(corners, dim=2).float()
+    return (box + jitter * (box[:, 1:] - box[:, :1])).clamp(0, mask.shape[1])
+
+
+def make_batch(pool: Pool, step: int, seed: int, rank: int = 0, shrink: int = 1) -> tuple[Batch, str]:
+    """The batch of a step and the kind of its prompts; `shrink` divides windows and objects, for small machines."""
+    phase, device = phase_at(step), pool.frames.device
+    dice = np.random.default_rng((seed, rank, step, 1))
+    large = phase.large(step)
+    part = (2 / 5 if large else 1) / shrink
+    side = 336 if large else 224
+    windows, wanted = max(1, round(phase.windows * part)), max(2, round(phase.objects * part))
+    images, ids = _windows(pool, phase, windows, side, dice)
+    images = _recoloured(images, dice)
+
+    areas = torch.stack([(ids[:, 0] == o).flatten(1).sum(dim=1) for o in range(1, MOST_OBJECTS + 1)], dim=1)
+    fair = areas.float() >= LEAST_AREA * side * side
+    luck = torch.from_numpy(dice.random((windows, MOST_OBJECTS))).to(device)
+    chosen = (luck + fair).flatten().topk(min(wanted, windows * MOST_OBJECTS)).indices
+    window_of, objects = chosen // MOST_OBJECTS, chosen % MOST_OBJECTS + 1
+    truth = ids[window_of] == objects.view(-1, 1, 1, 1).to(torch.uint8)
+    weight = fair.flatten()[chosen].float()
+
+    # The kind is the same on every rank, so that all take the same time.
+    kind = str(np.random.default_rng((seed, step, 2)).choice(KINDS))
+    count, first = len(chosen), truth[:, 0]
+    luck = torch.from_numpy(dice.random((3, count)).astype(np.float32)).to(device)
+    if kind == BOX:
+        jitter = torch.from_numpy(dice.normal(0, 0.03, (count, 2, 2)).astype(np.float32)).to(device)
+        coords, labels = _boxes(first, jitter), [2, 3]
+    elif kind == POINT:
+        coords, labels = _pixels(first, luck[0]).unsqueeze(1), [1]
+    elif kind == POINTS:
+        places = (_pixels(first, luck[0]), _pixels(first, luck[1]), _pixels(~first, luck[2]))
+        coords, labels = torch.stack(places, dim=1), [1, 1, 0]
+    else:
+        coords, labels = torch.zeros(count, 1, 2, device=device), [-1]
+    labels = torch.tensor([labels], device=device).expand(count, -1).contiguous()
+    return Batch(images, truth, window_of, weight, coords, labels, kind == MASK), kind
+
+
+def least_pool() -> int:
+    """Clips that a pool must hold before the first step: enough that a batch is varied."""
+    return math.ceil(SCHEDULE[0].windows / 3)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .motion import Body, Camera, Meeting, wander
 from .shapes import Shape
-from .textures import texture
+from .textures import coat, texture
 
 # Split -> first and last seed.
 SEEDS = {"train": (1_000_000, 9_999_999), "held-out": (1_000, 1_999), "demo": (100, 199)}
@@ -29,7 +29,7 @@ class Settings:
     side: int = 224
     frames: int = 8
     objects: tuple[int, int] = (2, 5)
-    radius: tuple[float, float] = (0.07, 0.24)
+    radius: tuple[float, float] = (0.07, 0.26)
     speed: float = 0.012
     lookalikes: float = 0.35
     occluders: float = 0.3
@@ -68,7 +68,7 @@ def _dressed(random: np.random.Generator, settings: Settings, radius: float, sha
     light = random.uniform(0, 6.3), random.uniform(0, 0.45), random.uniform(0, 0.5)
     return {
         "shape": shape or Shape(random, settings.deform),
-        "texture": texture(random, max(16, int(2.6 * radius * settings.side))).astype(np.uint8),
+        "texture": coat(random, max(16, int(2.6 * radius * settings.side))).astype(np.uint8),
         "radius": radius,
         "light": (float(light[0]), float(light[1]), float(light[2])),
         "soft": float(random.uniform(0.6, 2.2)),
@@ -251,8 +251,9 @@ def varied(random: np.random.Generator, side: int, frames: int) -> Settings:
     """Settings of a training clip: short clips run through as much motion as long ones by running faster."""
     return replace(
         Settings(side=side, frames=frames),
-        speed=float(np.exp(random.uniform(np.log(0.006), np.log(0.04)))),
+        speed=float(np.exp(random.uniform(np.log(0.005), np.log(0.035)))),
         objects=(2, int(random.integers(3, 7))),
+        radius=(0.06, float(random.uniform(0.2, 0.36))),
         lookalikes=float(random.uniform(0, 0.6)),
         deform=float(random.uniform(0.3, 1.5)),
         noise=float(random.uniform(2, 14)),

@@ -53,7 +53,16 @@ def run_onnx(folders: list[Path], out: Path, program: Path, bundle: Path) -> Non
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = [program, "run", folder / "frames", "--model", bundle, "--prompts", folder / "prompts.json", "--quiet"]
+        command = [
+            program,
+            "run",
+            folder / "frames",
+            "--model",
+            bundle,
+            "--prompts",
+            folder / "prompts.json",
+            "--quiet",
+        ]
         command += ["--gt", folder / "gt", "--out", out / f"{folder.name}.run", "--overwrite", "--dump-logits", target]
         subprocess.run([str(word) for word in command], check=True)
 

@@ -28,13 +28,23 @@ class Tracker(nn.Module):
         self.attention = MemoryAttention(model, torch.float32)
         self.decoder = MaskDecoder(model, torch.float32)
         self.encoder = MemoryEncoder(model, torch.float32, torch.float32)
+        self.constants: dict[tuple, Tensor] = {}
+
+    def constant(self, values: list, objects: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """`values` for each of `objects`, made once: a CUDA graph must not copy from the host."""
+        key = (tuple(values), like.device, dtype)
+        if key not in self.constants:
+            self.constants[key] = torch.tensor([values], device=like.device, dtype=dtype)
+        return self.constants[key].expand(objects, -1)
 
 
 @dataclass
 class Prompt:
-    """What the tracker is told on the first frame: `coords` f32 `[objects, points, 2]` in pixels of the model's image and
-    `labels` i64 `[objects, points]` as for the mask decoder; with `masks` f32 `[objects, side, side]` of zeros and ones,
-    every object is given by its mask and no point counts.
+    """What the tracker is told on the first frame.
+
+    `coords` f32 `[objects, points, 2]` in pixels of the model's image and `labels` i64 `[objects, points]` as for the
+    mask decoder. With `masks` f32 `[objects, side, side]` of zeros and ones, every object is given by its mask and no
+    point counts.
     """
 
     coords: Tensor
@@ -84,7 +94,7 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
     pointers: list[Tensor] = []
     predictions: list[Prediction] = []
     for frame in range(frames):
-        plain, without, high_0, high_1 = (tensor[clip_of, frame] for tensor in features)
+        plain, without, high_0, high_1 = (tensor[:, frame].index_select(0, clip_of) for tensor in features)
         given, has_mask = no_mask, false
         if frame == 0:
             embeddings, coords, labels = without, prompt.coords, prompt.labels
@@ -99,8 +109,8 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
                 plain,
                 [memories[0]] + [memories[t] for t in recent],
                 [pointers[0]] + [pointers[frame - d] for d in distances[1:]],
-                torch.tensor([rows], device=device).expand(objects, -1),
-                torch.tensor([distances], dtype=torch.float32, device=device).expand(objects, -1) / max(horizon - 1, 1),
+                tracker.constant(rows, objects, plain, torch.int64),
+                tracker.constant([d / max(horizon - 1, 1) for d in distances], objects, plain, torch.float32),
             )
             coords, labels = no_point, no_label
             several = True

@@ -88,5 +88,20 @@ def photograph(random: np.random.Generator, size: int) -> np.ndarray:
 
 
 def texture(random: np.random.Generator, size: int) -> np.ndarray:
-    """A photograph or a pattern."""
+    """A photograph or a pattern, `[size, size, 3]` float32 in 0..255."""
     return photograph(random, size) if random.random() < 0.55 else procedural(random, size)
+
+
+def coat(random: np.random.Generator, size: int) -> np.ndarray:
+    """What an object wears: a texture, often of two kinds in patches, with dark and bright sides.
+
+    Real things are not of one colour: what belongs together must be learned from shape and motion too.
+    """
+    image = texture(random, size)
+    if random.random() < 0.4:
+        patches = smooth_noise(random, size, int(random.integers(1, 5))) > random.uniform(-0.3, 0.3)
+        image = np.where(patches[..., None], texture(random, size), image)
+    if random.random() < 0.7:
+        light = 1 + random.uniform(0.1, 0.6) * smooth_noise(random, size, int(random.integers(1, 6)))
+        image = image * light[..., None].astype(np.float32)
+    return np.clip(image, 0, 255)

@@ -1,55 +1,96 @@
 """Trains snow-tiny: `python -m snow_export.tiny.train --out DIR`. Interrupt it at any time; the same command resumes.
 
 What a step sees follows from the seed and the step alone. On a CPU two runs of one seed and one number of threads are
-equal to the bit; on a GPU some sums have no fixed order.
+equal to the bit; on a GPU some sums have no fixed order. With several GPUs, each trains on clips of its own and the
+gradients are averaged.
 """
 
 import argparse
 import json
 import math
+import os
 import time
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from .batches import SCHEDULE, Batch, Steps, phase_at
+from .batches import SCHEDULE, Batch, Clips, Pool, clips_before, least_pool, make_batch, phase_at
 from .model import new_model, resized
 from .rollout import Tracker, loss_of, roll_out, targets
 
 EMA_DECAY = 0.999
+FIGURES = ("loss", "iou_first", "iou_later", "score_right")
 
 
-def step_loss(tracker: Tracker, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean loss of a batch, and its figures `[3]`: mean IoU on the prompted frames, on later frames, and how often the
-    object score is on the right side.
+def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
+    """`FIGURES` of a batch, f32 `[4]`: the loss, the mean IoU on the prompted frames and on later frames, and how often
+    the object score is on the right side. Only the loss has a gradient.
     """
     predictions = roll_out(tracker, batch.images, batch.window_of, batch.prompt())
-    truth = batch.truth()
+    weight = batch.weight / batch.weight.sum().clamp(min=1)
     losses, ious, right = [], [], []
     for frame, prediction in enumerate(predictions):
-        target = targets(truth[:, frame], prediction.masks.shape[-1])
-        loss, iou = loss_of(prediction, target)
-        losses.append(loss.mean())
-        ious.append(iou.detach())
-        right.append(((prediction.score[:, 0] > 0) == truth[:, frame].flatten(1).any(dim=1)).float().mean())
+        seen = batch.truth[:, frame]
+        loss, iou = loss_of(prediction, targets(seen, prediction.masks.shape[-1]))
+        losses.append((weight * loss).sum())
+        ious.append(torch.where(weight > 0, iou.detach(), torch.nan))
+        right.append((weight * ((prediction.score[:, 0] > 0) == seen.flatten(1).any(dim=1))).sum())
     later = torch.cat(ious[1:]).nanmean() if len(ious) > 1 else torch.full_like(losses[0], torch.nan)
-    return torch.stack(losses).mean(), torch.stack([ious[0].nanmean(), later.detach(), torch.stack(right).mean()])
+    loss = torch.stack(losses).mean()
+    return torch.stack([loss, ious[0].nanmean(), later.detach(), torch.stack(right).mean().detach()])
 
 
 def learning_rate(step: int, peak: float) -> float:
     """Warm-up, then a cosine to a hundredth over the whole schedule."""
-    warm = min(1.0, (step + 1) / 200)
+    warm = min(1.0, (step + 1) / 300)
     return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / SCHEDULE[-1].until, 1.0))))
+
+
+class Graph:
+    """A forward and backward pass recorded once as a CUDA graph: small kernels cost more to launch than to run.
+
+    `pool` is the memory that all recorded graphs share; they run one after another.
+    """
+
+    def __init__(self, tracker: Tracker, batch: Batch, flat_grad: Tensor, pool):
+        self.batch = Batch(**{f.name: self._own(getattr(batch, f.name)) for f in fields(Batch)})
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                step_loss(tracker, self.batch)[0].backward()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        # Other threads (NCCL's, the clip reader's) may use the device meanwhile.
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            flat_grad.zero_()
+            self.figures = step_loss(tracker, self.batch)
+            self.figures[0].backward()
+
+    @staticmethod
+    def _own(value):
+        return value.clone() if isinstance(value, Tensor) else value
+
+    def run(self, batch: Batch) -> Tensor:
+        """Figures of a batch of the same shapes; its gradient is in the flat gradient afterwards."""
+        for entry in fields(Batch):
+            value = getattr(batch, entry.name)
+            if isinstance(value, Tensor):
+                getattr(self.batch, entry.name).copy_(value)
+        self.graph.replay()
+        return self.figures.detach().clone()
 
 
 class Training:
     """A model, the mean of its recent weights, and its optimiser."""
 
-    def __init__(self, seed: int, device: torch.device, rate: float):
+    def __init__(self, seed: int, device: torch.device, rate: float, graphs: bool):
         self.model = new_model(seed)
         # The tracker drops the fourth pyramid level, so nothing would ever move it.
         self.model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
@@ -58,22 +99,42 @@ class Training:
             part.to(device).train()
         self.named = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.mean = {name: value.detach().clone() for name, value in self.named.items()}
-        fused = device.type == "cuda"
+        # One buffer holds all gradients: cheap to clear, to average between GPUs, and to clip.
+        self.flat_grad = torch.zeros(sum(value.numel() for value in self.named.values()), device=device)
+        start = 0
+        for value in self.named.values():
+            value.grad = self.flat_grad[start : start + value.numel()].view_as(value)
+            start += value.numel()
         self.optimiser = torch.optim.AdamW(
-            self.named.values(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=fused
+            self.named.values(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=device.type == "cuda"
         )
+        self.graphs: dict[tuple, Graph] | None = {} if graphs else None
+        self.memory = None
         self.step = 0
 
     def _at(self, side: int) -> nn.Module:
         return self.model if side == self.model.config.image_size else resized(self.model, side)
 
-    def update(self, loss: Tensor, rate: float) -> None:
-        """One step of the optimiser; a loss that is not finite leaves the weights as they are."""
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.named.values(), 1.0)
-        if not torch.isfinite(norm):
-            return
+    def gradient(self, batch: Batch, kind: str) -> Tensor:
+        """Figures of a batch; its gradient is left in `flat_grad`."""
+        tracker = self.trackers[batch.images.shape[2]]
+        if self.graphs is None:
+            self.flat_grad.zero_()
+            figures = step_loss(tracker, batch)
+            figures[0].backward()
+            return figures.detach()
+        key = (tuple(batch.images.shape), len(batch.weight), kind)
+        if key not in self.graphs:
+            self.memory = self.memory or torch.cuda.graph_pool_handle()
+            self.graphs[key] = Graph(tracker, batch, self.flat_grad, self.memory)
+        return self.graphs[key].run(batch)
+
+    def update(self, rate: float, ranks: int) -> None:
+        """One step of the optimiser along `flat_grad`, averaged over the ranks and cut to a length of 1."""
+        if ranks > 1:
+            dist.all_reduce(self.flat_grad)
+            self.flat_grad /= ranks
+        self.flat_grad *= (1 / self.flat_grad.norm().clamp(min=1e-6)).clamp(max=1)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
@@ -111,7 +172,6 @@ class Training:
             value.copy_(state[f"mean.{name}"])
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in state.items():
-            # Parameters that no step has moved yet (the memory, while frames are single) have no entry.
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")
                 entries.setdefault(int(index), {})[key] = value
@@ -125,63 +185,115 @@ class Training:
             parameter.copy_(values[name])
 
 
+def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The clips of a rank from number `first` on, made ahead by worker processes."""
+    last = clips_before(SCHEDULE[-1].until, least_pool())
+    return iter(
+        DataLoader(
+            Subset(Clips(options.seed, rank), range(first, last)),
+            batch_size=None,
+            num_workers=options.workers,
+            prefetch_factor=6,
+            # CUDA does not survive a fork.
+            multiprocessing_context="forkserver" if device.type == "cuda" else None,
+        )
+    )
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    """One rank's training; rank 0 writes."""
+    begun = time.monotonic()
+    device = torch.device(options.device, rank) if options.device == "cuda" else torch.device(options.device)
+    if options.gpus > 1:
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", rank=rank, world_size=options.gpus, device_id=device)
+    torch.set_float32_matmul_precision("high")
+    training = Training(options.seed, device, options.rate, graphs=device.type == "cuda" and not options.no_graphs)
+    training.resume(options.out)
+    pool = Pool(options.pool, device)
+    # A resumed run fills its pool with the clips that it had.
+    due = clips_before(training.step, least_pool())
+    number = max(0, due - options.pool)
+    stream = clip_stream(options, rank, number, device)
+    since, window = time.monotonic(), []
+    last = min(options.steps, SCHEDULE[-1].until)
+    while training.step < last:
+        phase = phase_at(training.step)
+        due = clips_before(training.step, least_pool()) + phase.fresh
+        while number < due:
+            pool.add(number, *next(stream))
+            number += 1
+        batch, kind = make_batch(pool, training.step, options.seed, rank, options.shrink)
+        figures = training.gradient(batch, kind)
+        training.update(learning_rate(training.step, options.rate), options.gpus)
+        # Reading a value would wait for the device at every step.
+        window.append(figures)
+        training.step += 1
+        stop = agreed((time.monotonic() - begun) / 60 > options.minutes, training.step, options.gpus, device)
+        if training.step % options.every == 0 or stop:
+            means = torch.stack(window).nanmean(dim=0).tolist()
+            values = dict(zip(FIGURES, means, strict=True)) | {"seconds": (time.monotonic() - since) / len(window)}
+            if not math.isfinite(values["loss"]):
+                raise SystemExit(f"step {training.step}: the loss is {values['loss']}; resume with a smaller --rate")
+            if rank == 0:
+                report(options.out / "curve.jsonl", training.step, values)
+            since, window = time.monotonic(), []
+        if rank == 0 and (training.step % 1000 == 0 or stop):
+            training.save(options.out)
+        if stop:
+            break
+    if rank == 0:
+        training.save(options.out)
+    if options.gpus > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def agreed(stop: bool, step: int, ranks: int, device: torch.device) -> bool:
+    """What rank 0 thinks of stopping; ranks ask each other at every tenth step only."""
+    if ranks == 1:
+        return stop
+    if step % 10:
+        return False
+    flag = torch.tensor([stop], dtype=torch.int32, device=device)
+    dist.broadcast(flag, 0)
+    return bool(flag.item())
+
+
+def report(log: Path, step: int, values: dict[str, float]) -> None:
+    """Prints a line of the curve and adds it to its file."""
+    line = json.dumps({"step": step} | {key: round(value, 4) for key, value in values.items()})
+    print(line, flush=True)
+    with log.open("a") as file:
+        file.write(line + "\n")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this host to train on")
+    parser.add_argument("--no-graphs", action="store_true", help="launch every kernel by itself on a GPU")
     parser.add_argument("--steps", type=int, default=SCHEDULE[-1].until, help="stop after this step of the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--shrink", type=int, default=1, help="divide the clips of a step by this, for small machines")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
+    parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
+    parser.add_argument("--pool", type=int, default=768, help="clips kept, 6.5 MB each")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    torch.set_float32_matmul_precision("high")
-    begun = time.monotonic()
-    device = torch.device(arguments.device)
-    training = Training(arguments.seed, device, arguments.rate)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    training.resume(arguments.out)
-    log = arguments.out / "curve.jsonl"
-    last = min(arguments.steps, SCHEDULE[-1].until)
-    batches = DataLoader(
-        Subset(Steps(arguments.seed, arguments.shrink), range(training.step, last)),
-        batch_size=None,
-        num_workers=arguments.workers,
-        prefetch_factor=3,
-        # CUDA does not survive a fork.
-        multiprocessing_context="forkserver" if device.type == "cuda" else None,
-    )
-    since, window = time.monotonic(), []
-    for batch in batches:
-        if batch is not None:
-            tracker = training.trackers[phase_at(training.step).side(training.step)]
-            loss, figures = step_loss(tracker, batch.to(device))
-            training.update(loss, learning_rate(training.step, arguments.rate))
-            # Reading a value would wait for the device at every step.
-            window.append(torch.cat((loss.detach().view(1), figures)))
-        training.step += 1
-        stop = (time.monotonic() - begun) / 60 > arguments.minutes
-        if training.step % arguments.every == 0 or stop:
-            means = np.nanmean(torch.stack(window).cpu().numpy(), axis=0) if window else [math.nan] * 4
-            seconds = (time.monotonic() - since) / max(len(window), 1)
-            names = ("loss", "iou_first", "iou_later", "score_right")
-            values = {"step": training.step} | dict(zip(names, means, strict=True)) | {"seconds": seconds}
-            line = json.dumps({key: round(float(value), 4) for key, value in values.items()})
-            print(line, flush=True)
-            with log.open("a") as file:
-                file.write(line + "\n")
-            since, window = time.monotonic(), []
-        if training.step % 500 == 0 or stop:
-            training.save(arguments.out)
-        if stop:
-            break
-    training.save(arguments.out)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.gpus == 1:
+        train(0, options)
+        return
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29521")
+    torch.multiprocessing.spawn(train, args=(options,), nprocs=options.gpus)
 
 
 if __name__ == "__main__":
