@@ -140,8 +140,8 @@ def _windows(pool: Pool, phase: Phase, count: int, side: int, dice: np.random.Ge
     ids = pool.ids[rows, columns].flatten(0, 1).unsqueeze(1).float()
 
     # A crop of 60 to 100% of each axis (not the same for both: wide videos are squeezed), mirrored or on its side.
-    span = dice.uniform(0.6, 1.0, (count, 1)) * np.exp(dice.uniform(-0.35, 0.35, (count, 2)))
-    span = np.clip(span, 0.45, 1.0)
+    span = dice.uniform(0.65, 1.0, (count, 1)) * np.exp(dice.uniform(-0.3, 0.3, (count, 2)))
+    span = np.clip(span, 0.5, 1.0)
     centre = dice.uniform(-1, 1, (count, 2)) * (1 - span)
     flip = np.where(dice.random((count, 2)) < [0.5, 0.15], -1.0, 1.0)
     turned = dice.random(count) < 0.15
