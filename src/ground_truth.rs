@@ -142,6 +142,7 @@ struct Annotation {
     file: PathBuf,
     size: (u32, u32),
     objects: BTreeSet<u16>,
+    shows_white: bool,
 }
 
 /// A folder of ground truth that fits its input.
@@ -149,12 +150,15 @@ struct Annotation {
 pub struct GroundTruth {
     dir: PathBuf,
     matched: Match,
+    black_and_white: bool,
     frames: BTreeMap<usize, Annotation>,
 }
 
 impl GroundTruth {
     /// Finds the PNGs of `dir`, matches them with the frames of the input, and reads each once. Files of frames from
     /// `max_frames` on are left out, unread. Hidden files, subfolders and other kinds of files count for nothing.
+    ///
+    /// A folder of grey PNGs without any value but black and white, as binary masks are saved, shows object 1 in white.
     ///
     /// For a folder of images, the files are matched by name if each has the name of an image but for the ending; else,
     /// and for a video, by number: `00012.png` is frame 12, as in the `masks/` of a run.
@@ -179,6 +183,7 @@ impl GroundTruth {
         let mut truth = Self {
             dir: dir.to_path_buf(),
             matched,
+            black_and_white: true,
             frames: BTreeMap::new(),
         };
         let mut ignored = false;
@@ -189,6 +194,9 @@ impl GroundTruth {
             let image = read_index_png(&file)?;
             let mut objects: BTreeSet<u16> = image.ids.iter().copied().collect();
             objects.remove(&0);
+            let white = white_of(&image);
+            truth.black_and_white &= objects.iter().all(|id| Some(*id) == white);
+            let shows_white = white.is_some_and(|white| objects.contains(&white));
             ignored |= objects.remove(&IGNORED);
             if image.grey_bits.is_some() && objects.len() > MOST_GREYS {
                 return Err(GroundTruthError::Grey {
@@ -200,8 +208,15 @@ impl GroundTruth {
                 file,
                 size: (image.width, image.height),
                 objects,
+                shows_white,
             };
             truth.frames.insert(frame, annotation);
+        }
+        truth.black_and_white &= truth.frames.values().any(|frame| frame.shows_white);
+        if truth.black_and_white {
+            for annotation in truth.frames.values_mut() {
+                annotation.objects = annotation.shows_white.then_some(1).into_iter().collect();
+            }
         }
         if !truth.frames.is_empty() && truth.objects().is_empty() {
             return Err(GroundTruthError::NoObject {
@@ -280,7 +295,13 @@ impl GroundTruth {
         let Some(annotation) = self.frames.get(&frame) else {
             return Ok(None);
         };
-        let image = read_index_png(&annotation.file)?;
+        let mut image = read_index_png(&annotation.file)?;
+        if self.black_and_white {
+            let white = white_of(&image);
+            for id in &mut image.ids {
+                *id = u16::from(Some(*id) == white);
+            }
+        }
         let now = Annotation {
             size: (image.width, image.height),
             ..annotation.clone()
@@ -302,6 +323,11 @@ impl Annotation {
             got: self.size,
         })
     }
+}
+
+/// The largest value that a grey image can have; None for one with a palette.
+fn white_of(image: &IndexImage) -> Option<u16> {
+    image.grey_bits.map(|bits| u16::MAX >> (16 - bits))
 }
 
 /// The PNGs of a folder in name order.

@@ -61,7 +61,7 @@ and leaves at once. With --overwrite an earlier run stays until the new one is d
 kept beside it, in DIR/interrupted or DIR/failed.
 
 Scores (--gt DIR):
-  DIR holds index PNGs (palette index = object id, 0 = background, 255 = ignored: not judged, as void in DAVIS) in the frames' size, not necessarily for every frame. For a folder of images they bear the images' names; else, and for a video, the frame's number: 00012.png is frame 12, counted from 0, as in masks/.
+  DIR holds index PNGs (palette index = object id, 0 = background, 255 = ignored: not judged, as void in DAVIS), or black and white masks of one object (white = object 1), in the frames' size, not necessarily for every frame. For a folder of images they bear the images' names; else, and for a video, the frame's number: 00012.png is frame 12, counted from 0, as in masks/.
 
   J is the intersection over union of the written mask and the ground truth, F the F-measure of their outlines, as in DAVIS 2017. An object counts on the annotated frames after that of its first prompt; the last frame counts, which DAVIS's own script leaves out. J, F and J&F of an object are means over its frames, the overall ones means over objects. An object of the ground truth without a prompt counts as empty masks, from the first frame that shows it on; one that the ground truth never shows does not count. The table at the end and \"scores\" in run.json say the same; run.json also has every frame.
 

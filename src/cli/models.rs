@@ -124,20 +124,25 @@ fn places(models: Option<&Path>) -> Vec<PathBuf> {
     places
 }
 
-/// The bundles in `place`, in name order, and what is wrong with those that cannot be read.
+/// The bundles in `place`, in name order, and what is wrong with those that cannot be read. A bundle may stand in a
+/// folder of its model, beside the checkpoint.
 fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
-    let entries = match std::fs::read_dir(place) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((found, problems)),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let dir = entry?.path();
-        if !dir.join(MANIFEST_FILE).is_file() {
-            continue;
+    let mut dirs = Vec::new();
+    for dir in entries(place)? {
+        if dir.join(MANIFEST_FILE).is_file() {
+            dirs.push(dir);
+        } else if dir.is_dir() {
+            let inner = entries(&dir).unwrap_or_default();
+            dirs.extend(
+                inner
+                    .into_iter()
+                    .filter(|d| d.join(MANIFEST_FILE).is_file()),
+            );
         }
+    }
+    for dir in dirs {
         match Bundle::peek(&dir) {
             Ok(manifest) => found.push(Found {
                 text: format!(
@@ -159,4 +164,13 @@ fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
     }
     found.sort_by(|a, b| a.dir.cmp(&b.dir));
     Ok((found, problems))
+}
+
+/// What is in a folder; nothing if there is no such folder.
+fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let found = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
+    found.map(|entry| entry.map(|entry| entry.path())).collect()
 }

@@ -408,8 +408,8 @@ fn a_bundle_is_chosen_by_resolution_or_by_default() {
     run(Some("none"), &["--res", "510"]).refuses(&["have 510 pixels, and which are nearest"]);
     write_bundle(&desk.path("models/beta-28-fp32"), 28);
     run(None, &["--res", "28"]).refuses(&["several bundles of 28 pixels", "--model", "beta-28"]);
-    write_bundle(&desk.path("models/snow-84-fp32"), 84);
-    write_bundle(&desk.path("models/snow-56-fp32"), 56);
+    write_bundle(&desk.path("models/snow/snow-84-fp32"), 84);
+    write_bundle(&desk.path("models/snow/snow-56-fp32"), 56);
     run(Some("models"), &[]).succeeds();
     assert_eq!(resolution(), 56);
 

@@ -255,6 +255,34 @@ fn files_are_matched_by_name_or_by_number() {
 }
 
 #[test]
+fn black_and_white_masks_show_one_object() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("gt")).unwrap();
+    let grey = |file: &str, value: u8| {
+        let mask =
+            image::GrayImage::from_fn(40, 30, |x, _| [if x < 20 { value } else { 0 }].into());
+        mask.save(desk.path(file)).unwrap();
+    };
+    grey("gt/00000.png", 255);
+    // Some programs add an alpha channel to some of a clip's masks.
+    let mask =
+        image::GrayAlphaImage::from_fn(40, 30, |x, _| [if x < 30 { 255 } else { 0 }, 255].into());
+    mask.save(desk.path("gt/00001.png")).unwrap();
+    grey("gt/00002.png", 255);
+    score(&desk, &["--gt", "gt"]).succeeds();
+    let frames = scores(&desk)["objects"][0]["per_frame"].clone();
+    near(&frames[0]["j"], 2.0 / 3.0);
+    near(&frames[1]["j"], 1.0);
+
+    // With any other value, they are ids, and 255 is not judged.
+    grey("gt/00002.png", 1);
+    score(&desk, &["--gt", "gt"]).succeeds();
+    let frames = scores(&desk)["objects"][0]["per_frame"].clone();
+    near(&frames[0]["j"], 1.0);
+    near(&frames[1]["j"], 1.0);
+}
+
+#[test]
 fn frames_that_are_not_tracked_need_no_ground_truth() {
     let desk = Desk::with_images(5, 40, 30);
     for frame in [1, 4] {
