@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 from snow_export import reference
 from snow_export.random_checkpoint import randomise
+from snow_export.tiny.batches import Clips, Pool, make_batch, phase_at
 from snow_export.tiny.clips import Settings, make_clip
+from snow_export.tiny.evaluate import Figures
 from snow_export.tiny.model import new_model
 from snow_export.tiny.rollout import Prompt, Tracker, roll_out
 
@@ -55,12 +57,69 @@ def test_training_runs_what_the_reference_runs():
         assert distance < (1e-5 if frame == 0 else 5e-3), f"frame {frame}: {distance:.1e}"
 
 
+def test_prompts_point_at_their_objects():
+    """At every phase and of every kind: boxes around, positive points inside, negative points outside."""
+    pool, clips = Pool(3, torch.device("cpu")), Clips(5)
+    for number in range(3):
+        pool.add(number, *clips[number])
+    kinds = set()
+    for step in (*range(0, 40), 4001, 7000, 7001, 12000, 12001):
+        batch, kind = make_batch(pool, step, seed=5, shrink=8)
+        kinds.add((kind, batch.images.shape[2]))
+        assert batch.images.shape[1] == phase_at(step).frames
+        assert batch.truth.shape[1:] == batch.images.shape[1:4]
+        for n in range(len(batch.weight)):
+            if not batch.weight[n]:
+                continue
+            inside = batch.truth[n, 0]
+            assert inside.sum() >= 59
+            rows, columns = inside.nonzero(as_tuple=True)
+            for (x, y), label in zip(batch.coords[n].tolist(), batch.labels[n].tolist(), strict=True):
+                if label in (0, 1):
+                    assert bool(inside[int(y), int(x)]) == bool(label), (step, kind)
+            if kind == "box":
+                (left, top), (right, bottom) = batch.coords[n].tolist()
+                wide, high = columns.max() + 1 - columns.min(), rows.max() + 1 - rows.min()
+                assert abs(left - columns.min()) <= 0.2 * wide and abs(right - columns.max() - 1) <= 0.2 * wide
+                assert abs(top - rows.min()) <= 0.2 * high and abs(bottom - rows.max() - 1) <= 0.2 * high
+            if kind == "mask":
+                assert torch.equal(batch.prompt().masks[n] > 0, inside)
+    assert {kind for kind, _ in kinds} == {"box", "point", "points", "mask"}
+    assert {side for _, side in kinds} == {224, 336}
+
+
+def test_figures_of_a_tracker_that_is_wrong_in_known_ways():
+    """Two 10x10 objects over six frames: one never hidden and half found, one hidden twice and found again once."""
+    truth = np.zeros((6, 10, 10), bool)
+    truth[:, :4] = True
+    areas = np.full(6, 40)
+    half = truth.copy()
+    half[:, 2:4] = False
+    figures = Figures()
+    figures.add(truth, areas, list(half), [5.0] * 6)
+    assert figures.objects == [0.5] and figures.returns == [] and figures.hidden == []
+
+    truth = np.zeros((12, 10, 10), bool)
+    seen = [1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0]
+    for frame, there in enumerate(seen):
+        truth[frame, :4] = bool(there)
+    masks = list(truth.copy())
+    masks[8] = masks[9] = masks[10] = np.zeros((10, 10), bool)
+    scores = [5.0] * 12
+    scores[2] = -5.0
+    figures = Figures()
+    figures.add(truth, np.full(12, 40), masks, scores)
+    assert figures.returns == [True, False]
+    assert figures.hidden == [True, False, False, False]
+    assert figures.objects == [8 / 11]
+    assert figures.visible == [1, 1, 1, 1, 0, 0, 0]
+
+
 def test_an_interrupted_training_resumes_where_it_was(tmp_path):
     def train(out: Path, steps: int) -> dict:
         command = [sys.executable, "-W", "ignore", "-m", "snow_export.tiny.train", "--out", str(out)]
-        subprocess.run(
-            [*command, "--steps", str(steps), "--threads", "2", "--clips", "1"], check=True, capture_output=True
-        )
+        command += ["--device", "cpu", "--steps", str(steps), "--threads", "2", "--shrink", "48", "--pool", "5"]
+        subprocess.run(command, check=True, capture_output=True)
         return load_file(out / "checkpoint" / "model.safetensors")
 
     whole = train(tmp_path / "whole", 3)
