@@ -15,4 +15,5 @@ pub mod output;
 pub mod policy;
 pub mod prompts;
 pub mod report;
+pub mod size;
 pub mod tracker;

@@ -63,6 +63,11 @@ pub struct RunReport {
     pub fps: f64,
     /// Greatest resident memory of the process in bytes (VmHWM); null where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// The arena that all graphs share; null when the library does not tell.
+    pub arena: Option<ArenaReport>,
+    /// Memory of this process on the GPU at the end of the run, in bytes, from `nvidia-smi`; null on the processor and
+    /// where it does not tell. The arena gives nothing back, so that this is near the peak.
+    pub device_memory_bytes: Option<u64>,
     /// The overlay video; null when none was asked for.
     pub overlay: Option<String>,
     /// The folder of raw logits; null when none was asked for.
@@ -71,6 +76,20 @@ pub struct RunReport {
     pub contact_sheet: Option<String>,
     /// The scores against ground truth; null when none was given.
     pub scores: Option<ScoresReport>,
+}
+
+/// The arena that all graphs share, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArenaReport {
+    /// Most that was in weights and tensors at once.
+    pub peak_bytes: u64,
+    /// Most that the arena took from the system, which is never less; the limit bounds this.
+    pub held_bytes: u64,
+    /// The limit; null without one.
+    pub limit_bytes: Option<u64>,
+    /// What the run was predicted to need at most, which the arena then took before the first frame; null when nothing
+    /// was predicted (without `--mem-limit`).
+    pub predicted_bytes: Option<u64>,
 }
 
 /// J and F of a run against ground truth, 0 to 1, as in DAVIS 2017.
@@ -380,4 +399,23 @@ pub fn peak_memory_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Memory of this process on the GPU now, in bytes, as `nvidia-smi` tells it. Not yet seen to work: in a container it
+/// may list other process ids than the process itself knows, and this is `None` then.
+pub fn device_memory_bytes() -> Option<u64> {
+    let output = std::process::Command::new("nvidia-smi")
+        .args([
+            "--query-compute-apps=pid,used_memory",
+            "--format=csv,noheader,nounits",
+        ])
+        .output()
+        .ok()?;
+    let own = std::process::id().to_string();
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().find_map(|line| {
+        let (pid, mib) = line.split_once(',')?;
+        let mib: u64 = mib.trim().parse().ok()?;
+        (pid.trim() == own).then_some(mib << 20)
+    })
 }

@@ -189,6 +189,13 @@ pub(super) struct RunArgs {
     )]
     pub chunk: NonZeroUsize,
 
+    /// Most memory that graphs may take, such as 512MiB or 3GiB: a run that needs more ends before its first frame
+    ///
+    /// It bounds the arena that all graphs share, with weights, working memory and what is remembered of each object; on
+    /// a GPU that is nearly everything, on the processor frames and masks come on top.
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
     /// No progress and no summary; warnings and errors only
     #[arg(long, short)]
     pub quiet: bool,

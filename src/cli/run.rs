@@ -16,16 +16,17 @@ use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::{chain, complain, counted, guard, models, say};
 use crate::bundle::Bundle;
-use crate::graph::{Runtime, RuntimeOptions};
+use crate::graph::{ArenaStats, Provider, Runtime, RuntimeOptions};
 use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
-    self, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport, RuntimeReport,
-    StageReport, Status, Timings,
+    self, ArenaReport, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport,
+    RuntimeReport, StageReport, Status, Timings,
 };
+use crate::size;
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
 
 /// Everything about a run that is known before its first frame.
@@ -37,6 +38,14 @@ struct Setup<'a> {
     prompts: Vec<PromptReport>,
     start: Instant,
     load_s: f64,
+}
+
+/// What tracking took.
+struct Seen {
+    times: StageTimes,
+    tracking_s: f64,
+    arena: Option<ArenaStats>,
+    predicted: Option<u64>,
 }
 
 /// Runs the command; prints progress, warnings and the summary.
@@ -99,6 +108,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         library: args.ort_lib.clone(),
         threads: args.threads.map(Into::into),
         device_id: args.device_id,
+        mem_limit: args.mem_limit,
         ..RuntimeOptions::default()
     };
     let runtime = Runtime::load(&options)?;
@@ -165,7 +175,13 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     );
     let tracking_s = tracking.elapsed().as_secs_f64();
     progress.finish();
-    conclude(&setup, outcome, outputs, &tracker.times(), tracking_s)
+    let seen = Seen {
+        times: tracker.times(),
+        tracking_s,
+        arena: tracker.arena_stats()?,
+        predicted: None,
+    };
+    conclude(&setup, outcome, outputs, &seen)
 }
 
 /// Checks the prompts and the ground truth against the frames that really come, as far as the last frame that either
@@ -272,13 +288,7 @@ fn default_out(input: &Path) -> PathBuf {
     Path::new("out").join(name.unwrap_or("run".as_ref()))
 }
 
-fn conclude(
-    setup: &Setup<'_>,
-    outcome: Outcome,
-    outputs: Outputs,
-    times: &StageTimes,
-    tracking_s: f64,
-) -> Result<()> {
+fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) -> Result<()> {
     let damage = &outcome.decode.damage;
     if damage.packets > 0 || damage.frames > 0 {
         let first = damage.first_error.as_deref().unwrap_or("no details");
@@ -325,7 +335,7 @@ fn conclude(
         };
     }
 
-    let mut report = compose(setup, &outcome, &stats, status, times, tracking_s);
+    let mut report = compose(setup, &outcome, &stats, status, seen);
     let targets = outputs.targets(status);
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     report.overlay = shown(targets.overlay);
@@ -369,9 +379,9 @@ fn compose(
     outcome: &Outcome,
     stats: &SinkStats,
     status: Status,
-    times: &StageTimes,
-    tracking_s: f64,
+    seen: &Seen,
 ) -> RunReport {
+    let (times, tracking_s) = (&seen.times, seen.tracking_s);
     let manifest = setup.bundle.manifest();
     let frames = stats.frames;
     let stage = |name, seconds| StageReport::new(name, seconds, frames);
@@ -427,6 +437,16 @@ fn compose(
         },
         fps: frames as f64 / tracking_s.max(1e-9),
         peak_memory_bytes: report::peak_memory_bytes(),
+        arena: seen.arena.map(|stats| ArenaReport {
+            peak_bytes: stats.peak_in_use,
+            held_bytes: stats.held,
+            limit_bytes: stats.limit,
+            predicted_bytes: seen.predicted,
+        }),
+        device_memory_bytes: match setup.args.provider {
+            Provider::Cpu => None,
+            Provider::Cuda => report::device_memory_bytes(),
+        },
         overlay: None,
         logits: None,
         contact_sheet: None,
@@ -435,9 +455,18 @@ fn compose(
 }
 
 fn summarise(report: &RunReport, placed: &Placed) {
-    let memory = report.peak_memory_bytes.map_or(String::new(), |bytes| {
-        format!(", peak memory {:.0} MiB", bytes as f64 / (1 << 20) as f64)
+    let mut memory = report.peak_memory_bytes.map_or(String::new(), |bytes| {
+        format!(", peak memory {}", size::show(bytes))
     });
+    if let Some(bytes) = report.device_memory_bytes {
+        memory.push_str(&format!(", GPU {}", size::show(bytes)));
+    }
+    if let Some(arena) = &report.arena {
+        memory.push_str(&format!(", arena {}", size::show(arena.peak_bytes)));
+        if let Some(limit) = arena.limit_bytes {
+            memory.push_str(&format!(" of {}", size::show(limit)));
+        }
+    }
     say(&format!(
         "done: {}, {}, {:.2} frames/s{memory}",
         counted(report.frames, "frame"),

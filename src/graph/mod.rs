@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use self::ort::{Runtime, RuntimeOptions};
+use crate::size;
 
 /// Where graphs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -176,6 +177,39 @@ pub struct Port {
     pub shape: Vec<Option<usize>>,
 }
 
+/// What the arena that all graphs of a backend share holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArenaStats {
+    /// In tensors and weights now.
+    pub in_use: u64,
+    /// Most that was in tensors and weights at once.
+    pub peak_in_use: u64,
+    /// Taken from the system; the arena gives nothing back, so this is its peak too. The limit bounds this.
+    pub held: u64,
+    /// Most that it may take; `None` without a limit.
+    pub limit: Option<u64>,
+}
+
+/// An input that is all zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blank {
+    /// The input's name.
+    pub name: String,
+    /// Element type.
+    pub element: Element,
+    /// Axes; one of length 0 makes an empty tensor.
+    pub shape: Vec<usize>,
+}
+
+/// What a graph was seen to take of the arena, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sounding {
+    /// Weights that the arena holds; those that stay mapped from their file do not count.
+    pub weights: u64,
+    /// For each run the most that was in use above the weights, its outputs included.
+    pub peaks: Vec<u64>,
+}
+
 /// What a graph file takes and gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
@@ -210,6 +244,14 @@ pub trait Backend {
     /// # Errors
     /// A file that the library refuses, or a provider that cannot run it.
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError>;
+
+    /// What the arena of all graphs holds; `None` for a backend without one, or before its first graph.
+    ///
+    /// # Errors
+    /// A library that does not say.
+    fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        Ok(None)
+    }
 
     /// Moves data to where graphs take it; `shape` is the whole shape.
     ///
@@ -322,6 +364,26 @@ pub enum GraphError {
     Run {
         /// The graph's role in the bundle.
         role: String,
+        /// The library's reason.
+        reason: String,
+    },
+    /// The arena has no room, under its limit or on the device.
+    #[error(
+        "{what} needs {}, but the arena already holds {} and {}: {reason}; give a higher --mem-limit, a smaller --chunk, \
+         fewer objects, or a bundle of a lower resolution",
+        requested.map_or("more memory".to_owned(), |bytes| format!("{} more", size::show(bytes))),
+        size::show(*held),
+        limit.map_or("the device has no more".to_owned(), |limit| format!("its limit is {}", size::show(limit))),
+    )]
+    ArenaFull {
+        /// The graph or operation.
+        what: String,
+        /// Bytes asked for at once, where the library says so.
+        requested: Option<u64>,
+        /// Bytes that the arena holds.
+        held: u64,
+        /// Its limit in bytes.
+        limit: Option<u64>,
         /// The library's reason.
         reason: String,
     },

@@ -12,7 +12,7 @@ pub use self::stages::StageTimes;
 use self::stages::{Decode, Features, Stages};
 use crate::bank::{Bank, BankError, Entry};
 use crate::bundle::Bundle;
-use crate::graph::{Backend, GraphError, Host, Runtime};
+use crate::graph::{ArenaStats, Backend, GraphError, Host, Runtime};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::policy::{self, History, Parameters};
 
@@ -194,6 +194,14 @@ impl Tracker {
         self.cohorts.iter().map(|cohort| cohort.bank.bytes()).sum()
     }
 
+    /// What the arena of all graphs holds; `None` for a backend without one.
+    ///
+    /// # Errors
+    /// A library that does not say.
+    pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        self.stages.backend.arena_stats()
+    }
+
     /// Tracks the next frame.
     ///
     /// `image` is `[resolution, resolution, 3]` RGB; `size` is the source frame's width and height, in which prompts
@@ -238,6 +246,8 @@ impl Tracker {
         let mut tracked = std::mem::take(&mut self.cohorts);
         for cohort in &mut tracked {
             masks.extend(self.track(frame, &features, cohort)?);
+            // At once, so that only one cohort at a time holds an entry more than it needs.
+            cohort.forget(&self.spec.policy, frame + 1);
         }
         self.cohorts = tracked;
         self.cohorts
@@ -453,6 +463,8 @@ impl Tracker {
             .stages
             .decode(features, &decode, &cohort.objects)
             .map_err(graph_error)?;
+        // Not needed while the memory is made, which takes room of its own.
+        drop(conditioned);
         let memory = self
             .stages
             .encode_memory(features, &decoded, None, false)

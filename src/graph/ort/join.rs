@@ -2,22 +2,27 @@
 
 use std::collections::hash_map::Entry;
 
-use ort::memory::Allocator;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType};
 
-use super::{OrtGraph, Runtime, element_to, message, unwrap, wrap};
+use super::arena::Arena;
+use super::values::{element_to, unwrap, wrap};
+use super::{OrtGraph, Runtime, message};
 use crate::graph::{Backend, GraphError, Host, Tensor, rows};
 
 /// Copies slices between tensors in host memory.
-pub(super) fn on_host(tensors: &[&Tensor], plan: &rows::Plan) -> Result<Tensor, GraphError> {
+pub(super) fn on_host(
+    arena: &Arena,
+    tensors: &[&Tensor],
+    plan: &rows::Plan,
+) -> Result<Tensor, GraphError> {
     let failed = |error: ort::Error| GraphError::Device {
         operation: format!("making a tensor of shape {:?}", plan.shape),
         reason: message(error),
     };
     let mut target = DynTensor::new(
-        &Allocator::default(),
+        &arena.allocator(),
         element_to(plan.key.element),
         plan.shape.clone(),
     )
@@ -54,6 +59,7 @@ impl Runtime {
         let graph = match cache.entry(plan.key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
+                self.arena()?;
                 let builder = self
                     .builder()
                     .map_err(|reason| self.provider_error(reason))?;
@@ -175,7 +181,8 @@ mod tests {
         let plan = rows::plan_rows(&sources).unwrap();
         let rows: Vec<&[usize]> = sources.iter().map(|(_, rows)| rows.as_slice()).collect();
         let by_graph = runtime.join_on_device(&[&a, &b], &rows, &plan).unwrap();
-        let by_copy = on_host(&[&a, &b], &plan).unwrap();
+        let arena = runtime.arena().unwrap();
+        let by_copy = on_host(&arena, &[&a, &b], &plan).unwrap();
         assert_eq!(by_graph.shape(), [3, 2, 4]);
         assert_eq!(by_copy.shape(), [3, 2, 4]);
         let expected: Vec<f32> = (16..24)
@@ -189,7 +196,7 @@ mod tests {
         let c = numbered(&[2, 1, 4], 200);
         let plan = rows::plan_tokens(&[&b, &c]).unwrap();
         let by_graph = runtime.join_on_device(&[&b, &c], &[], &plan).unwrap();
-        let by_copy = on_host(&[&b, &c], &plan).unwrap();
+        let by_copy = on_host(&arena, &[&b, &c], &plan).unwrap();
         assert_eq!(by_graph.shape(), [2, 3, 4]);
         assert_eq!(
             runtime.download(&by_graph).unwrap(),

@@ -1,10 +1,10 @@
-//! ONNX Runtime: with [`join`], the only module that names the `ort` crate.
+//! ONNX Runtime: with its submodules, the only code that names the `ort` crate.
 //!
 //! Inputs and outputs are bound to the device, in a binding of their own for every run: a binding that is used twice
 //! writes its outputs into the buffers that the bank still holds.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use half::{bf16, f16};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
@@ -12,16 +12,21 @@ use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::value::{DynTensor, DynValue, Tensor as OrtTensor, TensorElementType};
+use ort::value::{DynTensor, Tensor as OrtTensor};
 
+mod arena;
 mod join;
+mod sounding;
+mod values;
 
+use self::arena::{Arena, Place};
+use self::values::{element_to, ports, unwrap, wrap};
 use super::library::{self, Library};
 use super::rows::{self, JoinGraphs};
-use super::{Backend, Element, Graph, GraphError, Host, Port, Provider, Signature, Tensor};
+use super::{ArenaStats, Backend, Element, Graph, GraphError, Host, Provider, Signature, Tensor};
 
 /// What to run on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RuntimeOptions {
     /// Where graphs run.
     pub provider: Provider,
@@ -31,8 +36,24 @@ pub struct RuntimeOptions {
     pub threads: Option<usize>,
     /// Which GPU.
     pub device_id: i32,
-    /// Most bytes that a session's arena on the GPU may take; no limit if absent.
-    pub gpu_mem_limit: Option<usize>,
+    /// Most bytes of the arena that all graphs share; no limit if absent.
+    pub mem_limit: Option<u64>,
+    /// Whether weights are laid out anew for the processor's kernels, which is faster; the arena holds them then. They
+    /// stay mapped from their file otherwise, and count for nothing. On a GPU they are copied there in any case.
+    pub pack_weights: bool,
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        Self {
+            provider: Provider::default(),
+            library: None,
+            threads: None,
+            device_id: 0,
+            mem_limit: None,
+            pack_weights: true,
+        }
+    }
 }
 
 /// A loaded library with a device.
@@ -42,12 +63,15 @@ pub struct Runtime {
     library: Library,
     version: String,
     join_graphs: Mutex<JoinGraphs>,
+    arena: OnceLock<Arc<Arena>>,
 }
 
 struct Loaded {
     environment: Environment,
     library: Library,
     threads: Option<usize>,
+    /// What sessions allocate from, since the first one was made.
+    arena: Mutex<Option<Arc<Arena>>>,
 }
 
 // One environment a process is all that the library allows.
@@ -72,6 +96,7 @@ impl Runtime {
                     environment,
                     library: library.clone(),
                     threads: options.threads,
+                    arena: Mutex::default(),
                 })
             }
         };
@@ -93,7 +118,79 @@ impl Runtime {
             library: loaded.library.clone(),
             version,
             join_graphs: Mutex::default(),
+            arena: OnceLock::new(),
         })
+    }
+
+    /// Sets whether graphs that are loaded from now on get their weights laid out anew
+    /// ([`RuntimeOptions::pack_weights`]).
+    pub fn set_pack_weights(&mut self, pack: bool) {
+        self.options.pack_weights = pack;
+    }
+
+    /// Makes the arena hold `bytes` bytes in all, in one region beside what it holds already, so that a limit or a
+    /// device that cannot give them shows now and not on some frame.
+    ///
+    /// # Errors
+    /// [`GraphError::ArenaFull`].
+    pub fn reserve(&self, bytes: u64) -> Result<(), GraphError> {
+        let arena = self.arena()?;
+        let stats = arena.stats()?;
+        // Weights come in by a way that does not look at the limit.
+        let beyond = stats.limit.is_some_and(|limit| stats.held > limit);
+        let missing = bytes.saturating_sub(stats.held);
+        let full = |reason: String| GraphError::ArenaFull {
+            what: "reserving the working memory".to_owned(),
+            requested: Some(missing),
+            held: stats.held,
+            limit: stats.limit,
+            reason,
+        };
+        if beyond {
+            return Err(full("the weights alone are more".to_owned()));
+        }
+        arena.reserve(missing).map_err(full)
+    }
+
+    /// The arena of all sessions of this process; the first call makes it.
+    fn arena(&self) -> Result<Arc<Arena>, GraphError> {
+        if let Some(arena) = self.arena.get() {
+            return Ok(Arc::clone(arena));
+        }
+        let failed = |reason: String| GraphError::Device {
+            operation: "making the arena that graphs share".to_owned(),
+            reason,
+        };
+        let Some(loaded) = LOADED.get() else {
+            return Err(failed("the library is not loaded".to_owned()));
+        };
+        let mut slot = loaded.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, limit) = (self.place(), self.options.mem_limit);
+        let arena = match slot.as_ref() {
+            Some(arena) if arena.place() == place && arena.limit() == limit => Arc::clone(arena),
+            Some(arena) => {
+                return Err(failed(format!(
+                    "this process already has one on {} with limit {:?}; start another process",
+                    arena.place().provider,
+                    arena.limit()
+                )));
+            }
+            None => {
+                let arena = Arena::open(&self.environment, place, limit, || self.builder())
+                    .map_err(|reason| self.provider_error(reason))?;
+                let arena = Arc::new(arena);
+                *slot = Some(Arc::clone(&arena));
+                arena
+            }
+        };
+        Ok(Arc::clone(self.arena.get_or_init(|| arena)))
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            provider: self.options.provider,
+            device_id: self.options.device_id,
+        }
     }
 
     /// The library's version, such as `1.31.1`.
@@ -110,21 +207,44 @@ impl Runtime {
         let builder = Session::builder(&self.environment).map_err(message)?;
         // Shapes change with the number of objects and memories: a pattern of the last run does not fit the next.
         let builder = builder.with_memory_pattern(false).map_err(message)?;
+        let builder = builder.with_env_allocators().map_err(message)?;
+        let builder = builder
+            .with_prepacking(self.options.pack_weights)
+            .map_err(message)?;
         match self.options.provider {
             Provider::Cpu => Ok(builder),
             Provider::Cuda => {
-                let mut cuda = ep::CUDA::default()
+                let cuda = ep::CUDA::default()
                     .with_device_id(self.options.device_id)
                     .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
                     .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic);
-                if let Some(limit) = self.options.gpu_mem_limit {
-                    cuda = cuda.with_memory_limit(limit);
-                }
                 builder
                     .with_execution_providers([cuda.build().error_on_failure()])
                     .map_err(message)
             }
         }
+    }
+
+    /// A session of a graph file, in whatever arena is registered.
+    fn session(&self, role: &str, path: &Path) -> Result<OrtGraph, GraphError> {
+        let mut builder = self
+            .builder()
+            .map_err(|reason| self.provider_error(reason))?;
+        let session = builder
+            .commit_from_file(path)
+            .map_err(|error| GraphError::Load {
+                role: role.to_owned(),
+                path: path.to_path_buf(),
+                reason: message(error),
+            })?;
+        let device = self
+            .device()
+            .map_err(|error| self.provider_error(message(error)))?;
+        Ok(OrtGraph {
+            role: role.to_owned(),
+            session,
+            device,
+        })
     }
 
     fn provider_error(&self, reason: String) -> GraphError {
@@ -204,7 +324,8 @@ fn make_environment(library: &Library, threads: Option<usize>) -> Result<Environ
         .with_global_thread_pool(pool)
         .build();
     let environment = environment.map_err(|error| failed(message(error)))?;
-    environment.set_log_level(ort::logging::LogLevel::Error);
+    // Every failure comes back as an error, which says it once.
+    environment.set_log_level(ort::logging::LogLevel::Fatal);
     Ok(environment)
 }
 
@@ -226,63 +347,6 @@ fn version_of(info: &str, library: &Path) -> String {
     branch.unwrap_or("unknown").to_owned()
 }
 
-/// A session's value, shared between the bank and later runs.
-struct Value(DynTensor);
-
-// SAFETY: an OrtValue is reference counted inside the library and its data is never written after a run returned it.
-unsafe impl Send for Value {}
-unsafe impl Sync for Value {}
-
-fn element_of(element: TensorElementType) -> Option<Element> {
-    Some(match element {
-        TensorElementType::Uint8 => Element::U8,
-        TensorElementType::Int64 => Element::I64,
-        TensorElementType::Bool => Element::Bool,
-        TensorElementType::Float32 => Element::F32,
-        TensorElementType::Float16 => Element::F16,
-        TensorElementType::Bfloat16 => Element::Bf16,
-        _ => return None,
-    })
-}
-
-fn element_to(element: Element) -> TensorElementType {
-    match element {
-        Element::U8 => TensorElementType::Uint8,
-        Element::I64 => TensorElementType::Int64,
-        Element::Bool => TensorElementType::Bool,
-        Element::F32 => TensorElementType::Float32,
-        Element::F16 => TensorElementType::Float16,
-        Element::Bf16 => TensorElementType::Bfloat16,
-    }
-}
-
-fn wrap(name: &str, value: DynValue) -> Result<Tensor, GraphError> {
-    let unexpected = |got: String| GraphError::Tensor {
-        name: name.to_owned(),
-        expected: "a tensor of a known dtype".to_owned(),
-        got,
-    };
-    let dtype = value.dtype().to_string();
-    let value: DynTensor = value.downcast().map_err(|_| unexpected(dtype.clone()))?;
-    let element = element_of(*value.data_type()).ok_or_else(|| unexpected(dtype))?;
-    let shape = value
-        .shape()
-        .iter()
-        .map(|&length| usize::try_from(length))
-        .collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(|_| unexpected("a negative axis".to_owned()))?;
-    Ok(Tensor::new(element, shape, Arc::new(Value(value))))
-}
-
-fn unwrap<'t>(name: &str, tensor: &'t Tensor) -> Result<&'t DynTensor, GraphError> {
-    let value = tensor.value::<Value>().map(|value| &value.0);
-    value.ok_or_else(|| GraphError::Tensor {
-        name: name.to_owned(),
-        expected: "a tensor of this backend".to_owned(),
-        got: "another backend's".to_owned(),
-    })
-}
-
 /// A session that runs through a binding.
 struct OrtGraph {
     role: String,
@@ -290,21 +354,46 @@ struct OrtGraph {
     device: MemoryInfo<'static>,
 }
 
-fn ports(outlets: &[ort::value::Outlet]) -> Vec<Port> {
-    let port = |outlet: &ort::value::Outlet| {
-        let shape = outlet.dtype().tensor_shape().map(|shape| {
-            shape
-                .iter()
-                .map(|&length| usize::try_from(length).ok())
-                .collect()
-        });
-        Port {
-            name: outlet.name().to_owned(),
-            element: outlet.dtype().tensor_type().and_then(element_of),
-            shape: shape.unwrap_or_default(),
+impl OrtGraph {
+    /// Says that the arena is full where the library's words mean it.
+    fn explain(error: GraphError, arena: &Arena) -> GraphError {
+        let (GraphError::Run { role, reason } | GraphError::Load { role, reason, .. }) = &error
+        else {
+            return error;
+        };
+        let (Some(requested), Ok(stats)) = (arena::is_full(reason), arena.stats()) else {
+            return error;
+        };
+        GraphError::ArenaFull {
+            what: format!("graph {role}"),
+            requested,
+            held: stats.held,
+            limit: stats.limit,
+            reason: reason.clone(),
         }
-    };
-    outlets.iter().map(port).collect()
+    }
+}
+
+/// A graph and the arena that it runs in.
+struct InArena {
+    graph: OrtGraph,
+    arena: Arc<Arena>,
+}
+
+impl Graph for InArena {
+    fn signature(&self) -> Option<Signature> {
+        self.graph.signature()
+    }
+
+    fn run(
+        &mut self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor>, GraphError> {
+        self.graph
+            .run(inputs, outputs)
+            .map_err(|error| OrtGraph::explain(error, &self.arena))
+    }
 }
 
 impl Graph for OrtGraph {
@@ -356,24 +445,15 @@ impl Graph for OrtGraph {
 
 impl Backend for Runtime {
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError> {
-        let mut builder = self
-            .builder()
-            .map_err(|reason| self.provider_error(reason))?;
-        let session = builder
-            .commit_from_file(path)
-            .map_err(|error| GraphError::Load {
-                role: role.to_owned(),
-                path: path.to_path_buf(),
-                reason: message(error),
-            })?;
-        let device = self
-            .device()
-            .map_err(|error| self.provider_error(message(error)))?;
-        Ok(Box::new(OrtGraph {
-            role: role.to_owned(),
-            session,
-            device,
-        }))
+        let arena = self.arena()?;
+        let graph = self
+            .session(role, path)
+            .map_err(|error| OrtGraph::explain(error, &arena))?;
+        Ok(Box::new(InArena { graph, arena }))
+    }
+
+    fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        self.arena.get().map(|arena| arena.stats()).transpose()
     }
 
     fn upload(&self, shape: &[usize], data: Host) -> Result<Tensor, GraphError> {
@@ -466,7 +546,7 @@ impl Backend for Runtime {
         let plan = rows::plan_rows(sources)?;
         let tensors: Vec<&Tensor> = sources.iter().map(|(tensor, _)| *tensor).collect();
         if self.options.provider == Provider::Cpu {
-            return join::on_host(&tensors, &plan);
+            return join::on_host(&*self.arena()?, &tensors, &plan);
         }
         let rows: Vec<&[usize]> = sources.iter().map(|(_, rows)| rows.as_slice()).collect();
         self.join_on_device(&tensors, &rows, &plan)
@@ -475,7 +555,7 @@ impl Backend for Runtime {
     fn concat_tokens(&self, tensors: &[&Tensor]) -> Result<Tensor, GraphError> {
         let plan = rows::plan_tokens(tensors)?;
         if self.options.provider == Provider::Cpu {
-            return join::on_host(tensors, &plan);
+            return join::on_host(&*self.arena()?, tensors, &plan);
         }
         self.join_on_device(tensors, &[], &plan)
     }
