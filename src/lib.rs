@@ -12,6 +12,7 @@ pub mod ground_truth;
 pub mod media;
 pub mod metrics;
 pub mod output;
+pub mod plan;
 pub mod policy;
 pub mod prompts;
 pub mod report;

@@ -81,10 +81,11 @@ pub struct RunReport {
 /// The arena that all graphs share, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArenaReport {
-    /// Most that was in weights and tensors at once.
+    /// Most that the arena took from the system: the limit bounds this.
     pub peak_bytes: u64,
-    /// Most that the arena took from the system, which is never less; the limit bounds this.
-    pub held_bytes: u64,
+    /// Most that was in weights and tensors at once; null with a limit, as the library counts what is reserved before
+    /// the first frame as in use.
+    pub in_use_bytes: Option<u64>,
     /// The limit; null without one.
     pub limit_bytes: Option<u64>,
     /// What the run was predicted to need at most, which the arena then took before the first frame; null when nothing

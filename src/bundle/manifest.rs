@@ -243,6 +243,18 @@ pub enum DType {
     Bfloat16,
 }
 
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Uint8 | Self::Bool => 1,
+            Self::Float16 | Self::Bfloat16 => 2,
+            Self::Float32 => 4,
+            Self::Int64 => 8,
+        }
+    }
+}
+
 impl std::fmt::Display for DType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

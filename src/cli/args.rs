@@ -25,6 +25,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Track objects in a video or in a folder of images
     Run(Box<RunArgs>),
+    /// Say what a run would need of memory, and what fits in a limit
+    Plan(PlanArgs),
     /// Print the JSON Schema of a bundle's manifest.json
     Schema,
 }
@@ -179,15 +181,9 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
     pub threads: Option<NonZeroUsize>,
 
-    /// Most objects that go through a graph at once: fewer need less memory
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "8",
-        allow_negative_numbers = true,
-        value_parser = one_or_more
-    )]
-    pub chunk: NonZeroUsize,
+    /// Most objects that go through a graph at once; results do not depend on it [default: 8, or as --mem-limit allows]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub chunk: Option<NonZeroUsize>,
 
     /// Most memory that graphs may take, such as 512MiB or 3GiB: a run that needs more ends before its first frame
     ///
@@ -216,4 +212,63 @@ impl RunArgs {
         flags.sort_by_key(|(position, _)| *position);
         flags.into_iter().map(|(_, flag)| flag).collect()
     }
+}
+
+const PLAN_HELP: &str = "\
+The total bounds the arena that all graphs share, which `snow-ort run --mem-limit` reserves before the first frame: \
+weights, shared features, the bank of memories once it is full, and the work of the graph that needs most beside it, with room for gaps between tensors. \
+It is for objects that are prompted once each, on the same frame of a long clip.
+
+What a graph needs is measured the first time, by running it alone for one object and for two; the result is kept in \
+$XDG_CACHE_HOME/snow-ort (~/.cache/snow-ort), for this bundle, library, provider and number of threads.
+
+Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it.";
+
+/// Arguments of `snow-ort plan`.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_HELP)]
+pub(super) struct PlanArgs {
+    /// A bundle, or a folder of bundles (repeatable)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["res", "models"])]
+    pub model: Vec<PathBuf>,
+
+    /// Choose the bundle of this resolution among those found, as `run` does
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    pub res: Option<u32>,
+
+    /// Folder in which bundles are looked for
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+
+    /// Objects to follow
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub objects: NonZeroUsize,
+
+    /// The limit to stay in, such as 512MiB or 3GiB
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
+    /// Most objects that go through a graph at once [default: 8, or as --mem-limit allows]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub chunk: Option<NonZeroUsize>,
+
+    /// Where it would run: cpu or cuda
+    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
+    pub provider: Provider,
+
+    /// The GPU, for --provider cuda
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
+    pub device_id: i32,
+
+    /// The ONNX Runtime library
+    #[arg(long, value_name = "PATH")]
+    pub ort_lib: Option<PathBuf>,
+
+    /// CPU threads [default: one per core]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }

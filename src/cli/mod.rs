@@ -4,10 +4,12 @@
 //! arguments, and for a run that was ended by Ctrl-C).
 
 mod args;
+mod budget;
 mod guard;
 mod models;
 mod outputs;
 pub mod pipeline;
+mod plan;
 mod progress;
 mod run;
 pub mod score;
@@ -21,6 +23,9 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 /// The exit code of whatever could not be done.
 pub(crate) const EXIT_FAILED: u8 = 2;
+
+/// The exit code of what was done, but is outside of what was asked for.
+const EXIT_OUTSIDE: u8 = 1;
 
 /// Runs the command that the program's arguments ask for and returns the exit code.
 pub fn main() -> ExitCode {
@@ -44,15 +49,19 @@ pub fn main() -> ExitCode {
                 .subcommand_matches("run")
                 .map(|matches| run_args.flag_prompts(matches))
                 .unwrap_or_default();
-            run::run(&run_args, &flags)
+            run::run(&run_args, &flags).map(|()| ExitCode::SUCCESS)
         }
+        args::Command::Plan(plan_args) => plan::run(&plan_args).map(|fits| match fits {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(EXIT_OUTSIDE),
+        }),
         args::Command::Schema => {
             say(crate::bundle::schema().trim_end());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&format!("error: {}", chain(&error)));
             ExitCode::from(EXIT_FAILED)

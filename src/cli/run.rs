@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
+use super::budget::{self, Demand};
 use super::outputs::{Outputs, Placed};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
@@ -21,6 +22,7 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
+use crate::plan::DEFAULT_CHUNK;
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
     self, ArenaReport, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport,
@@ -111,7 +113,26 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         mem_limit: args.mem_limit,
         ..RuntimeOptions::default()
     };
-    let runtime = Runtime::load(&options)?;
+    let mut runtime = Runtime::load(&options)?;
+    let prompts = prompts.into_frames();
+    let asked = args.chunk.map(usize::from);
+    let plan = match args.mem_limit {
+        Some(limit) => {
+            let demand = Demand {
+                bundle: &bundle,
+                groups: budget::groups(&bundle, &prompts, num_frames)?,
+                chunk: asked,
+                limit: Some(limit),
+                provider: args.provider,
+            };
+            Some(budget::fitting(&demand, &mut runtime)?)
+        }
+        None => None,
+    };
+    if let Some(plan) = &plan {
+        runtime.set_pack_weights(plan.packed_weights);
+    }
+    let chunk = plan.map_or(asked.unwrap_or(DEFAULT_CHUNK), |plan| plan.chunk);
     let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
         Some(file) => Some(OverlayWriter::create(
@@ -128,17 +149,12 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         library: runtime.library().display().to_string(),
         provider: args.provider.to_string(),
         threads: options.threads,
-        chunk: args.chunk.get(),
+        chunk,
     };
-    let mut tracker = Tracker::new(
-        &bundle,
-        runtime,
-        TrackerOptions {
-            num_frames,
-            chunk: args.chunk.get(),
-        },
-    )?;
-    let prompts = prompts.into_frames();
+    let mut tracker = Tracker::new(&bundle, runtime, TrackerOptions { num_frames, chunk })?;
+    if let Some(plan) = &plan {
+        tracker.reserve(plan.total_bytes)?;
+    }
     let setup = Setup {
         args,
         bundle: &bundle,
@@ -179,7 +195,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         times: tracker.times(),
         tracking_s,
         arena: tracker.arena_stats()?,
-        predicted: None,
+        predicted: plan.map(|plan| plan.total_bytes),
     };
     conclude(&setup, outcome, outputs, &seen)
 }
@@ -438,8 +454,8 @@ fn compose(
         fps: frames as f64 / tracking_s.max(1e-9),
         peak_memory_bytes: report::peak_memory_bytes(),
         arena: seen.arena.map(|stats| ArenaReport {
-            peak_bytes: stats.peak_in_use,
-            held_bytes: stats.held,
+            peak_bytes: stats.held,
+            in_use_bytes: seen.predicted.is_none().then_some(stats.peak_in_use),
             limit_bytes: stats.limit,
             predicted_bytes: seen.predicted,
         }),

@@ -253,6 +253,15 @@ pub trait Backend {
         Ok(None)
     }
 
+    /// Makes the arena hold `bytes` bytes in all, in one region beside what it holds already, so that a limit or a
+    /// device that cannot give them shows now and not on some frame. A backend without an arena has nothing to do.
+    ///
+    /// # Errors
+    /// [`GraphError::ArenaFull`].
+    fn reserve(&self, _bytes: u64) -> Result<(), GraphError> {
+        Ok(())
+    }
+
     /// Moves data to where graphs take it; `shape` is the whole shape.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod model;
 mod stages;
 
+pub(crate) use self::model::element_of;
 pub use self::model::{Graphs, ModelSpec};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Features, Stages};
@@ -192,6 +193,14 @@ impl Tracker {
     /// Bytes that the memory bank holds.
     pub fn bank_bytes(&self) -> usize {
         self.cohorts.iter().map(|cohort| cohort.bank.bytes()).sum()
+    }
+
+    /// Has the arena take `bytes` bytes in all, so that what does not fit shows before the first frame.
+    ///
+    /// # Errors
+    /// [`GraphError::ArenaFull`].
+    pub fn reserve(&self, bytes: u64) -> Result<(), GraphError> {
+        self.stages.backend.reserve(bytes)
     }
 
     /// What the arena of all graphs holds; `None` for a backend without one.

@@ -129,7 +129,8 @@ fn check_ports(
     }
 }
 
-fn element_of(dtype: DType) -> Element {
+/// The element type of a dtype.
+pub(crate) fn element_of(dtype: DType) -> Element {
     match dtype {
         DType::Uint8 => Element::U8,
         DType::Int64 => Element::I64,

@@ -7,6 +7,7 @@ mod fake;
 mod interrupt;
 mod library;
 mod media;
+mod memory;
 mod onnx;
 mod output;
 mod policy;

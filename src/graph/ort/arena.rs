@@ -6,7 +6,7 @@
 //! Two facts of the library shape this file. Weights that are not mapped from their file come into the arena by a way
 //! that does not look at the limit, so whoever loads graphs has to compare afterwards ([`Arena::stats`]). And the arena
 //! never joins two regions that it got from the system: it grows by what is asked for, region by region, and what
-//! falls apart stays apart, half as much again as is in use. [`Arena::reserve`] asks for one region that everything
+//! falls apart stays apart, several times what is in use. [`Arena::reserve`] asks for one region that everything
 //! later is cut from.
 //!
 //! The way for CUDA goes through the same calls with the provider's name and options. It has not yet run on a GPU.
@@ -150,14 +150,17 @@ fn check(status: sys::OrtStatusPtr) -> ort::Result<()> {
 }
 
 fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort::Result<()> {
+    // 1 is "same as requested": the other way doubles each region, and stands at the limit long before it is used up.
+    // Without a limit nobody measures what to reserve, and only the other way keeps regions that later tensors fit in:
+    // with 8 objects at 224 px, 46 MB in use were 365 MB in regions of the size requested.
+    let strategy = usize::from(limit.is_some());
     let limit = limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
-    // 1 is "same as requested": the other way doubles each region and stands at the limit long before it is used up.
     // A chunk is split whatever is left over: by default up to 128 MiB stay with a tensor that does not need them.
     let settings = [
         (c"max_mem", limit),
-        (c"arena_extend_strategy", 1),
+        (c"arena_extend_strategy", strategy),
         (c"max_dead_bytes_per_chunk", 256),
     ];
     let names = settings.map(|(name, _)| name.as_ptr());
@@ -182,7 +185,14 @@ fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort:
             let options: [(&CStr, &CStr); 3] = [
                 (c"device_id", &id),
                 (c"gpu_mem_limit", &bytes),
-                (c"arena_extend_strategy", c"kSameAsRequested"),
+                (
+                    c"arena_extend_strategy",
+                    if strategy == 1 {
+                        c"kSameAsRequested"
+                    } else {
+                        c"kNextPowerOfTwo"
+                    },
+                ),
             ];
             let names = options.map(|(name, _)| name.as_ptr());
             let values = options.map(|(_, value)| value.as_ptr());

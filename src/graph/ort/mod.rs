@@ -128,28 +128,18 @@ impl Runtime {
         self.options.pack_weights = pack;
     }
 
-    /// Makes the arena hold `bytes` bytes in all, in one region beside what it holds already, so that a limit or a
-    /// device that cannot give them shows now and not on some frame.
-    ///
-    /// # Errors
-    /// [`GraphError::ArenaFull`].
-    pub fn reserve(&self, bytes: u64) -> Result<(), GraphError> {
-        let arena = self.arena()?;
-        let stats = arena.stats()?;
-        // Weights come in by a way that does not look at the limit.
-        let beyond = stats.limit.is_some_and(|limit| stats.held > limit);
-        let missing = bytes.saturating_sub(stats.held);
-        let full = |reason: String| GraphError::ArenaFull {
-            what: "reserving the working memory".to_owned(),
-            requested: Some(missing),
-            held: stats.held,
-            limit: stats.limit,
-            reason,
-        };
-        if beyond {
-            return Err(full("the weights alone are more".to_owned()));
+    /// Threads of one operator.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.options.threads.unwrap_or_else(cores)
+    }
+
+    /// Where graphs run, in words: `cpu`, or `cuda:0`.
+    pub fn device_text(&self) -> String {
+        match self.options.provider {
+            Provider::Cpu => "cpu".to_owned(),
+            Provider::Cuda => format!("cuda:{}", self.options.device_id),
         }
-        arena.reserve(missing).map_err(full)
     }
 
     /// The arena of all sessions of this process; the first call makes it.
@@ -450,6 +440,25 @@ impl Backend for Runtime {
             .session(role, path)
             .map_err(|error| OrtGraph::explain(error, &arena))?;
         Ok(Box::new(InArena { graph, arena }))
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), GraphError> {
+        let arena = self.arena()?;
+        let stats = arena.stats()?;
+        // Weights come in by a way that does not look at the limit.
+        let beyond = stats.limit.is_some_and(|limit| stats.held > limit);
+        let missing = bytes.saturating_sub(stats.held);
+        let full = |reason: String| GraphError::ArenaFull {
+            what: "reserving the working memory".to_owned(),
+            requested: Some(missing),
+            held: stats.held,
+            limit: stats.limit,
+            reason,
+        };
+        if beyond {
+            return Err(full("the weights alone are more".to_owned()));
+        }
+        arena.reserve(missing).map_err(full)
     }
 
     fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {

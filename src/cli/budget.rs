@@ -1,0 +1,183 @@
+//! A limit on memory to a plan: the chunk and the layout of the weights that fit, or an error that says what would.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow};
+
+use super::counted;
+use crate::bundle::{Bundle, Precision};
+use crate::graph::{Provider, Runtime};
+use crate::plan::{self, Costs, DEFAULT_CHUNK, Extent, Group, Plan, Sizes, sounding};
+use crate::size;
+use crate::tracker::{ModelSpec, Prompt};
+
+/// What is to be planned for.
+pub(super) struct Demand<'a> {
+    pub bundle: &'a Bundle,
+    pub groups: Vec<Group>,
+    /// As asked for; chosen if absent.
+    pub chunk: Option<usize>,
+    pub limit: Option<u64>,
+    pub provider: Provider,
+}
+
+/// A plan, and whether it is within the limit.
+pub(super) struct Answer {
+    pub plan: Plan,
+    /// What to do about a plan that does not fit; absent for one that does.
+    pub refusal: Option<String>,
+}
+
+/// Objects with as many prompts on the same frames, in a clip of `num_frames` frames.
+pub(super) fn groups(
+    bundle: &Bundle,
+    prompts: &BTreeMap<usize, Vec<Prompt>>,
+    num_frames: usize,
+) -> Result<Vec<Group>> {
+    let policy = ModelSpec::of(bundle)?.policy;
+    let mut frames: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for prompt in prompts.values().flatten() {
+        frames.entry(prompt.object).or_default().push(prompt.frame);
+    }
+    let mut histories: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+    for history in frames.into_values() {
+        *histories.entry(history).or_default() += 1;
+    }
+    Ok(histories
+        .into_iter()
+        .map(|(history, objects)| Group {
+            objects,
+            extent: Extent::new(&policy, history.len(), num_frames),
+        })
+        .collect())
+}
+
+/// Objects with one prompt each, on the same frame of a long clip.
+pub(super) fn alike(bundle: &Bundle, objects: usize) -> Result<Vec<Group>> {
+    let policy = ModelSpec::of(bundle)?.policy;
+    let extent = Extent::new(&policy, 1, usize::MAX);
+    Ok(vec![Group { objects, extent }])
+}
+
+/// Measures what is not known yet and plans.
+///
+/// # Errors
+/// A graph that cannot be measured.
+pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answer> {
+    let groups = &demand.groups;
+    let none = Extent {
+        memories: 0,
+        cond_pointers: 0,
+        pointers: 0,
+    };
+    let extent = groups
+        .iter()
+        .fold(none, |extent, group| extent.max(group.extent));
+    let sizes = Sizes::of(demand.bundle.manifest());
+    let most = demand.chunk.unwrap_or(DEFAULT_CHUNK);
+    let mut sound = |packed| sounding::sound(demand.bundle, runtime, packed, extent, demand.limit);
+    let costs = sound(true)?;
+    let Some(limit) = demand.limit else {
+        return Ok(Answer {
+            plan: plan::plan(&costs, &sizes, groups, most),
+            refusal: None,
+        });
+    };
+    let fit = |costs: &Costs| match demand.chunk {
+        Some(chunk) => {
+            let plan = plan::plan(costs, &sizes, groups, chunk);
+            (plan.total_bytes <= limit)
+                .then_some(plan)
+                .ok_or_else(|| Box::new(plan))
+        }
+        None => plan::within(costs, &sizes, groups, most, limit),
+    };
+    let mut tried = fit(&costs);
+    let mut costs = costs;
+    // A GPU has a copy of the weights in any case.
+    if tried.is_err() && demand.provider == Provider::Cpu {
+        let mapped = sound(false)?;
+        let again = fit(&mapped);
+        let smaller = match (&tried, &again) {
+            (Err(packed), Err(mapped)) => mapped.total_bytes < packed.total_bytes,
+            _ => true,
+        };
+        if smaller {
+            (tried, costs) = (again, mapped);
+        }
+    }
+    Ok(match tried {
+        Ok(plan) => Answer {
+            plan,
+            refusal: None,
+        },
+        Err(plan) => Answer {
+            refusal: Some(refuse(demand, &plan, &costs, &sizes, extent, limit)),
+            plan: *plan,
+        },
+    })
+}
+
+/// As [`answer`], with an error where it does not fit.
+pub(super) fn fitting(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Plan> {
+    let answer = answer(demand, runtime)?;
+    match answer.refusal {
+        None => Ok(answer.plan),
+        Some(why) => Err(anyhow!(why)),
+    }
+}
+
+fn refuse(
+    demand: &Demand<'_>,
+    plan: &Plan,
+    costs: &Costs,
+    sizes: &Sizes,
+    extent: Extent,
+    limit: u64,
+) -> String {
+    let manifest = demand.bundle.manifest();
+    let (part, bytes) = plan.largest();
+    let mut ways = Vec::new();
+    if demand.chunk.is_some()
+        && let Ok(smaller) = plan::within(costs, sizes, &demand.groups, plan.chunk, limit)
+    {
+        ways.push(format!(
+            "--chunk {} ({})",
+            smaller.chunk,
+            size::show(smaller.total_bytes)
+        ));
+    }
+    let objects = plan::most_objects(costs, sizes, extent, plan.objects, limit);
+    if objects > 0 && objects < plan.objects {
+        ways.push(format!("{} at once", counted(objects as u64, "object")));
+    }
+    // Everything but the weights grows with the number of tokens.
+    let working = plan.total_bytes - plan.weights_bytes;
+    let room = limit.saturating_sub(plan.weights_bytes);
+    let patch = (manifest.resolution / manifest.grid.max(1)).max(1);
+    let side = f64::from(manifest.resolution) * (room as f64 / working.max(1) as f64).sqrt();
+    let side = (side as u32) / patch * patch;
+    if side >= 4 * patch && side < manifest.resolution {
+        ways.push(format!("a bundle of about {side} px or less"));
+    }
+    let half = plan.total_bytes / 2;
+    if demand.provider == Provider::Cuda && manifest.precision == Precision::Fp32 && half <= limit {
+        ways.push(format!("a bundle in fp16 (about {})", size::show(half)));
+    }
+    ways.push(format!("--mem-limit {} or more", in_mib(plan.total_bytes)));
+    format!(
+        "{} with {} and {} at once needs {} of memory, but the limit is {}; the largest part is {part} with {}; what would fit: {}",
+        demand.bundle.dir().display(),
+        counted(plan.objects as u64, "object"),
+        plan.chunk.min(plan.objects),
+        size::show(plan.total_bytes),
+        size::show(limit),
+        size::show(bytes),
+        ways.join(", or ")
+    )
+}
+
+/// As an argument, rounded up.
+fn in_mib(bytes: u64) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
+}

@@ -1,0 +1,157 @@
+//! `snow-ort plan`: what a run would need, without a clip.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use super::args::PlanArgs;
+use super::budget::{self, Answer, Demand};
+use super::{counted, models, say};
+use crate::bundle::{Bundle, MANIFEST_FILE};
+use crate::graph::{Runtime, RuntimeOptions};
+use crate::plan::Plan;
+use crate::size;
+
+/// One bundle's line of `--json`.
+#[derive(Debug, Serialize)]
+struct Planned {
+    model: String,
+    name: String,
+    resolution: u32,
+    precision: String,
+    provider: String,
+    limit_bytes: Option<u64>,
+    fits: bool,
+    refusal: Option<String>,
+    #[serde(flatten)]
+    plan: Plan,
+}
+
+/// Runs the command; returns whether a bundle fits in the limit, if there is one.
+pub(super) fn run(args: &PlanArgs) -> Result<bool> {
+    let dirs = bundles(args)?;
+    let mut runtime = Runtime::load(&RuntimeOptions {
+        provider: args.provider,
+        library: args.ort_lib.clone(),
+        threads: args.threads.map(Into::into),
+        device_id: args.device_id,
+        mem_limit: args.mem_limit,
+        ..RuntimeOptions::default()
+    })?;
+    let mut all = Vec::with_capacity(dirs.len());
+    for dir in &dirs {
+        let bundle = Bundle::open(dir)?;
+        let demand = Demand {
+            bundle: &bundle,
+            groups: budget::alike(&bundle, args.objects.get())?,
+            chunk: args.chunk.map(Into::into),
+            limit: args.mem_limit,
+            provider: args.provider,
+        };
+        let Answer { plan, refusal } = budget::answer(&demand, &mut runtime)?;
+        let manifest = bundle.manifest();
+        all.push(Planned {
+            model: dir.display().to_string(),
+            name: manifest.name.clone(),
+            resolution: manifest.resolution,
+            precision: manifest.precision.to_string(),
+            provider: args.provider.to_string(),
+            limit_bytes: args.mem_limit,
+            fits: refusal.is_none(),
+            refusal,
+            plan,
+        });
+    }
+    if args.json {
+        say(&serde_json::to_string_pretty(&all)?);
+    } else {
+        for planned in &all {
+            show(planned);
+        }
+    }
+    Ok(all.iter().any(|planned| planned.fits))
+}
+
+/// The bundles to plan for: those that are named, those in a folder that is named, or the one that `run` would take.
+fn bundles(args: &PlanArgs) -> Result<Vec<PathBuf>> {
+    if args.model.is_empty() {
+        let dir = models::choose(None, args.res, args.models.as_deref())?;
+        return Ok(vec![dir]);
+    }
+    let mut dirs = Vec::new();
+    for named in &args.model {
+        if named.join(MANIFEST_FILE).exists() || !named.is_dir() {
+            dirs.push(named.clone());
+            continue;
+        }
+        let mut inside = folders(named)
+            .with_context(|| format!("cannot look for bundles in {}", named.display()))?;
+        if inside.is_empty() {
+            bail!(
+                "{} is no bundle and holds none; give a folder that snow-export wrote, or one with such folders",
+                named.display()
+            );
+        }
+        // The order of resolutions, as far as names differ in them only.
+        inside.sort_by_key(|dir| (Bundle::peek(dir).map_or(0, |m| m.resolution), dir.clone()));
+        dirs.append(&mut inside);
+    }
+    Ok(dirs)
+}
+
+fn folders(place: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut dirs = Vec::new();
+    for entry in std::fs::read_dir(place)? {
+        let dir = entry?.path();
+        if dir.join(MANIFEST_FILE).is_file() {
+            dirs.push(dir);
+        }
+    }
+    Ok(dirs)
+}
+
+fn show(planned: &Planned) {
+    let plan = &planned.plan;
+    say(&format!(
+        "{} ({} px, {}) on {}: {}, {} at once",
+        planned.model,
+        planned.resolution,
+        planned.precision,
+        planned.provider,
+        counted(plan.objects as u64, "object"),
+        plan.chunk.min(plan.objects)
+    ));
+    let weights = if plan.packed_weights {
+        ""
+    } else {
+        "mapped from their files, not counted"
+    };
+    let bank = format!("{} an object", size::show(plan.bank_bytes_per_object));
+    let workspace = &plan.workspace_bytes;
+    let rows = [
+        ("weights", plan.weights_bytes, weights),
+        ("shared features", plan.shared_features_bytes, ""),
+        ("bank of memories", plan.bank_bytes, &bank),
+        ("vision_encoder", workspace.vision_encoder, "work, in turn"),
+        (
+            "memory_attention",
+            workspace.memory_attention,
+            "work, in turn",
+        ),
+        ("mask_decoder", workspace.mask_decoder, "work, in turn"),
+        ("memory_encoder", workspace.memory_encoder, "work, in turn"),
+        ("in use at once", plan.in_use_bytes, "with the largest work"),
+        ("headroom", plan.headroom_bytes, "for gaps between tensors"),
+        ("total", plan.total_bytes, ""),
+    ];
+    for (name, bytes, note) in rows {
+        let line = format!("  {name:<17} {:>9}  {note}", size::show(bytes));
+        say(line.trim_end());
+    }
+    match (&planned.refusal, planned.limit_bytes) {
+        (Some(why), _) => say(&format!("  does not fit: {why}")),
+        (None, Some(limit)) => say(&format!("  fits in {}", size::show(limit))),
+        (None, None) => {}
+    }
+}

@@ -1,0 +1,416 @@
+//! What a run needs of the arena, computed before it starts, and the chunk that a limit allows.
+//!
+//! Weights and the working memory of each graph are measured ([`sounding`]); the rest is arithmetic on the manifest and
+//! the memory policy. A graph's working memory is linear in the objects that go through it at once, so that two
+//! measurements give it for any number.
+
+pub mod sounding;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{Dim, Manifest, Role};
+use crate::policy::Parameters;
+
+/// Most objects that go through a graph at once when nothing else is said: more gain no speed on the processor.
+pub const DEFAULT_CHUNK: usize = 8;
+
+/// The arena's unit: every tensor takes a multiple of it.
+const UNIT: u64 = 256;
+
+/// What the arena has to hold for `working` bytes of tensors that come and go.
+///
+/// It cannot move a tensor, so that a large one may find gaps only: the memory attention alone, in an empty region, runs
+/// with 1.2 to 1.4 times what it has in use. Two fifths more were enough for every bundle and number of objects that was
+/// tried with a limit of exactly the prediction; three tenths were not.
+fn headroom(working: u64) -> u64 {
+    rounded(working / 5 * 2)
+}
+
+/// How much an object recalls at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Memories of frames.
+    pub memories: usize,
+    /// Pointers of frames with a prompt.
+    pub cond_pointers: usize,
+    /// Pointers of tracked frames.
+    pub pointers: usize,
+}
+
+impl Extent {
+    /// That of an object with prompts on `prompted` frames in a clip of `num_frames` frames.
+    pub fn new(policy: &Parameters, prompted: usize, num_frames: usize) -> Self {
+        let before = num_frames.saturating_sub(1);
+        let recent = policy.num_maskmem.saturating_sub(1).min(before);
+        Self {
+            memories: recent + prompted.min(policy.max_cond_frames),
+            cond_pointers: prompted,
+            pointers: policy.max_object_pointers.saturating_sub(1).min(before),
+        }
+    }
+
+    /// The larger of two in every respect.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            memories: self.memories.max(other.memories),
+            cond_pointers: self.cond_pointers.max(other.cond_pointers),
+            pointers: self.pointers.max(other.pointers),
+        }
+    }
+}
+
+/// What one graph takes of the arena, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageCost {
+    /// Weights; 0 where they stay mapped from their file.
+    pub weights: u64,
+    /// Working memory without any object.
+    pub fixed: u64,
+    /// Working memory of each object that goes through at once.
+    pub per_object: u64,
+}
+
+impl StageCost {
+    /// The line through the working memory at one object and at two.
+    pub fn through(weights: u64, one: u64, two: u64) -> Self {
+        let per_object = two.saturating_sub(one);
+        Self {
+            weights,
+            fixed: one.saturating_sub(per_object),
+            per_object,
+        }
+    }
+
+    /// Working memory for `objects` at once.
+    pub fn workspace(&self, objects: usize) -> u64 {
+        self.fixed + self.per_object * objects as u64
+    }
+}
+
+/// What the graphs of a bundle take of the arena.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Costs {
+    /// Whether weights are laid out anew, in the arena; they stay mapped from their files otherwise.
+    pub packed: bool,
+    /// Image to features.
+    pub vision_encoder: StageCost,
+    /// Features conditioned on memory.
+    pub memory_attention: StageCost,
+    /// Masks, scores and pointers.
+    pub mask_decoder: StageCost,
+    /// Masks to memory.
+    pub memory_encoder: StageCost,
+}
+
+/// Bytes of the tensors that live between graphs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// What all objects of a frame share.
+    pub features: u64,
+    /// Conditioned features of one object.
+    pub conditioned: u64,
+    /// Logits, score and pointers of one object.
+    pub decoded: u64,
+    /// One memory of one object.
+    pub memory: u64,
+    /// One frame's pointers of one object.
+    pub pointers: u64,
+}
+
+impl Sizes {
+    /// Those of a bundle.
+    pub fn of(manifest: &Manifest) -> Self {
+        let outputs = |role: Role, one: Option<&str>| -> u64 {
+            let graph = manifest.graph(role);
+            let outputs = graph.map(|graph| graph.outputs.as_slice()).unwrap_or(&[]);
+            outputs
+                .iter()
+                .filter(|output| one.is_none_or(|name| output.name == name))
+                .map(|output| {
+                    let elements: u64 = output
+                        .shape
+                        .iter()
+                        .map(|dim| match dim {
+                            Dim::Fixed(length) => *length,
+                            // The only dynamic axis of an output is that of the objects.
+                            Dim::Symbol(_) => 1,
+                        })
+                        .product();
+                    elements * output.dtype.bytes()
+                })
+                .sum()
+        };
+        Self {
+            features: outputs(Role::VisionEncoder, None),
+            conditioned: outputs(Role::MemoryAttention, None),
+            decoded: outputs(Role::MaskDecoder, None),
+            memory: outputs(Role::MemoryEncoder, None),
+            pointers: outputs(Role::MaskDecoder, Some("pointers")),
+        }
+    }
+}
+
+/// Objects with the same history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// How many.
+    pub objects: usize,
+    /// What each recalls at most.
+    pub extent: Extent,
+}
+
+/// Working memory of each graph for the largest batch, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// Image to features.
+    pub vision_encoder: u64,
+    /// Features conditioned on memory.
+    pub memory_attention: u64,
+    /// Masks, scores and pointers.
+    pub mask_decoder: u64,
+    /// Masks to memory.
+    pub memory_encoder: u64,
+}
+
+/// What a run needs of the arena, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Objects that are followed.
+    pub objects: usize,
+    /// Most objects that go through a graph at once.
+    pub chunk: usize,
+    /// Whether the arena holds weights, laid out anew; they stay mapped from their files otherwise.
+    pub packed_weights: bool,
+    /// Weights in the arena.
+    pub weights_bytes: u64,
+    /// Working memory of each graph. They run in turn: the total has the largest of them only.
+    pub workspace_bytes: Workspace,
+    /// What all objects of a frame share.
+    pub shared_features_bytes: u64,
+    /// What is remembered of all objects.
+    pub bank_bytes: u64,
+    /// What is remembered of one object, the mean.
+    pub bank_bytes_per_object: u64,
+    /// Weights and tensors at the moment that needs most.
+    pub in_use_bytes: u64,
+    /// For gaps between tensors.
+    pub headroom_bytes: u64,
+    /// What the arena has to hold: `in_use_bytes` and `headroom_bytes`.
+    pub total_bytes: u64,
+}
+
+impl Plan {
+    /// The largest part: its name and its bytes.
+    pub fn largest(&self) -> (&'static str, u64) {
+        let workspace = &self.workspace_bytes;
+        let parts = [
+            ("the weights", self.weights_bytes),
+            ("the bank of memories", self.bank_bytes),
+            ("the vision encoder's work", workspace.vision_encoder),
+            ("the memory attention's work", workspace.memory_attention),
+            ("the mask decoder's work", workspace.mask_decoder),
+            ("the memory encoder's work", workspace.memory_encoder),
+        ];
+        parts
+            .into_iter()
+            .max_by_key(|(_, bytes)| *bytes)
+            .unwrap_or(parts[0])
+    }
+}
+
+fn rounded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(UNIT)
+}
+
+/// What `groups` need when at most `chunk` objects go through a graph at once.
+pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Plan {
+    let chunk = chunk.max(1);
+    let bank_of = |objects: usize, extent: Extent| {
+        let objects = objects as u64;
+        extent.memories as u64 * rounded(sizes.memory * objects)
+            + (extent.pointers + extent.cond_pointers) as u64 * rounded(sizes.pointers * objects)
+    };
+    let mut bank = 0;
+    let mut largest_bank = 0;
+    let mut batch = 0;
+    for group in groups {
+        let mut left = group.objects;
+        while left > 0 {
+            let cohort = left.min(chunk);
+            let bytes = bank_of(cohort, group.extent);
+            bank += bytes;
+            largest_bank = largest_bank.max(bytes);
+            batch = batch.max(cohort);
+            left -= cohort;
+        }
+    }
+    let objects: usize = groups.iter().map(|group| group.objects).sum();
+    let workspace = Workspace {
+        vision_encoder: costs.vision_encoder.workspace(1),
+        memory_attention: costs.memory_attention.workspace(batch),
+        mask_decoder: costs.mask_decoder.workspace(batch),
+        memory_encoder: costs.memory_encoder.workspace(batch),
+    };
+    let at_once = |bytes: u64| rounded(bytes * batch as u64);
+    // What lives while each graph runs; last, an object that leaves its batch: the bank of that batch twice.
+    let moments = [
+        workspace.vision_encoder,
+        sizes.features + workspace.memory_attention,
+        sizes.features + at_once(sizes.conditioned) + workspace.mask_decoder,
+        sizes.features + at_once(sizes.decoded) + workspace.memory_encoder,
+        sizes.features + largest_bank,
+    ];
+    let working = bank + moments.into_iter().max().unwrap_or(0);
+    let weights = costs.vision_encoder.weights
+        + costs.memory_attention.weights
+        + costs.mask_decoder.weights
+        + costs.memory_encoder.weights;
+    let headroom = headroom(working);
+    Plan {
+        objects,
+        chunk,
+        packed_weights: costs.packed,
+        weights_bytes: weights,
+        workspace_bytes: workspace,
+        shared_features_bytes: sizes.features,
+        bank_bytes: bank,
+        bank_bytes_per_object: bank.checked_div(objects as u64).unwrap_or(0),
+        in_use_bytes: weights + working,
+        headroom_bytes: headroom,
+        total_bytes: weights + working + headroom,
+    }
+}
+
+/// The largest chunk up to `most` whose plan fits in `limit`, or the plan of a single object at once, which does not.
+///
+/// # Errors
+/// The smallest plan there is.
+pub fn within(
+    costs: &Costs,
+    sizes: &Sizes,
+    groups: &[Group],
+    most: usize,
+    limit: u64,
+) -> Result<Plan, Box<Plan>> {
+    let mut plans = (1..=most.max(1))
+        .rev()
+        .map(|chunk| plan(costs, sizes, groups, chunk));
+    plans
+        .find(|plan| plan.total_bytes <= limit)
+        .ok_or_else(|| Box::new(plan(costs, sizes, groups, 1)))
+}
+
+/// How many objects with `extent` fit in `limit` when one at a time goes through a graph; at most `most`.
+pub fn most_objects(
+    costs: &Costs,
+    sizes: &Sizes,
+    extent: Extent,
+    most: usize,
+    limit: u64,
+) -> usize {
+    let fits = |objects: usize| {
+        let groups = [Group { objects, extent }];
+        plan(costs, sizes, &groups, 1).total_bytes <= limit
+    };
+    let (mut fit, mut beyond) = (0, most + 1);
+    while beyond - fit > 1 {
+        let middle = fit + (beyond - fit) / 2;
+        if fits(middle) {
+            fit = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    fit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXTENT: Extent = Extent {
+        memories: 7,
+        cond_pointers: 1,
+        pointers: 15,
+    };
+
+    fn costs() -> Costs {
+        let stage = |weights, fixed, per_object| StageCost {
+            weights,
+            fixed,
+            per_object,
+        };
+        Costs {
+            packed: true,
+            vision_encoder: stage(1 << 20, 4 << 20, 0),
+            memory_attention: stage(1 << 20, 1 << 20, 4 << 20),
+            mask_decoder: stage(1 << 20, 0, 1 << 20),
+            memory_encoder: stage(1 << 20, 0, 2 << 20),
+        }
+    }
+
+    fn sizes() -> Sizes {
+        Sizes {
+            features: 1 << 20,
+            conditioned: 1 << 17,
+            decoded: 1 << 14,
+            memory: 1 << 15,
+            pointers: 100,
+        }
+    }
+
+    fn group(objects: usize) -> [Group; 1] {
+        [Group {
+            objects,
+            extent: EXTENT,
+        }]
+    }
+
+    #[test]
+    fn the_total_is_the_sum_of_what_lives_at_the_worst_moment() {
+        let plan = plan(&costs(), &sizes(), &group(10), 4);
+        // Batches of 4, 4 and 2: each tensor is rounded up by itself.
+        let pointers = 16 * (512 + 512 + 256);
+        assert_eq!(plan.bank_bytes, 10 * 7 * (1 << 15) + pointers);
+        assert_eq!(plan.workspace_bytes.memory_attention, 17 << 20);
+        let working = plan.bank_bytes + (1 << 20) + (17 << 20);
+        assert_eq!(plan.total_bytes, (4 << 20) + working + plan.headroom_bytes);
+        assert_eq!(plan.largest().1, 17 << 20);
+    }
+
+    #[test]
+    fn the_largest_chunk_that_fits_is_taken() {
+        let total = |chunk| plan(&costs(), &sizes(), &group(20), chunk).total_bytes;
+        let chosen = within(&costs(), &sizes(), &group(20), 8, total(3)).unwrap();
+        assert_eq!(chosen.chunk, 3);
+        let refused = within(&costs(), &sizes(), &group(20), 8, total(1) - 1).unwrap_err();
+        assert_eq!((refused.chunk, refused.total_bytes), (1, total(1)));
+        let fit = most_objects(&costs(), &sizes(), EXTENT, 20, total(1) - 1);
+        assert_eq!(fit, 19);
+    }
+
+    #[test]
+    fn a_short_clip_recalls_less() {
+        let policy = Parameters {
+            num_maskmem: 7,
+            max_cond_frames: 4,
+            max_object_pointers: 16,
+            multimask_output_in_sam: true,
+            multimask_output_for_tracking: true,
+            multimask_min_points: 0,
+            multimask_max_points: 1,
+        };
+        let extent = |prompted, frames| Extent::new(&policy, prompted, frames);
+        assert_eq!(extent(1, 16), EXTENT);
+        assert_eq!(extent(9, 16).memories, 10);
+        assert_eq!(extent(9, 16).cond_pointers, 9);
+        assert_eq!((extent(1, 3).memories, extent(1, 3).pointers), (3, 2));
+        assert_eq!(extent(1, 1).memories, 1);
+    }
+
+    #[test]
+    fn two_measurements_make_a_line() {
+        let stage = StageCost::through(5, 110, 210);
+        assert_eq!((stage.fixed, stage.workspace(8)), (10, 810));
+    }
+}

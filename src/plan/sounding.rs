@@ -1,0 +1,177 @@
+//! Measures what each graph takes of the arena, and keeps the result.
+//!
+//! No formula can tell: the library fuses operators, reuses buffers in place, and its kernels take room of their own that
+//! depends on the provider and the number of threads. So each graph runs alone, on zeros, with all that an object can
+//! recall, for one object and for two. The result is kept in the user's cache folder, by everything it depends on.
+
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Costs, Extent, StageCost};
+use crate::bundle::{Bundle, Dim, GraphFile, Role};
+use crate::graph::{Blank, GraphError, Runtime};
+use crate::tracker::{TrackError, element_of};
+
+/// Raised when what is measured, or how, changes.
+const CACHE_VERSION: u32 = 1;
+
+/// Points of the prompt that the mask decoder is measured with: a box and a point beside it.
+const POINTS: usize = 3;
+
+/// What the graphs of a bundle take of the arena, from the cache or by running each once for one object and once for
+/// two.
+///
+/// The runs are bounded by `limit`, except that they are repeated without one if they do not fit: who asks then wants to
+/// know how much it would be.
+///
+/// # Errors
+/// A graph that cannot be loaded or run, and a process that already has graphs.
+pub fn sound(
+    bundle: &Bundle,
+    runtime: &mut Runtime,
+    packed: bool,
+    extent: Extent,
+    limit: Option<u64>,
+) -> Result<Costs, TrackError> {
+    let cache = cache_file(bundle, runtime, packed, extent);
+    let known = cache.as_ref().and_then(|file| std::fs::read(file).ok());
+    if let Some(costs) = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return Ok(costs);
+    }
+    runtime.set_pack_weights(packed);
+    let stage = |role: Role| -> Result<StageCost, TrackError> {
+        let (Some(graph), Some(path)) = (bundle.manifest().graph(role), bundle.graph_path(role))
+        else {
+            return Ok(StageCost::default());
+        };
+        let outputs: Vec<&str> = graph.outputs.iter().map(|o| o.name.as_str()).collect();
+        let counts: &[usize] = match role {
+            Role::VisionEncoder => &[1],
+            _ => &[1, 2],
+        };
+        let tokens = bundle.manifest().memory.tokens as usize;
+        let pointer_tokens = bundle.manifest().policy.pointer_tokens as usize;
+        let runs: Vec<Vec<Blank>> = counts
+            .iter()
+            .map(|&objects| blanks(graph, objects, extent, tokens, pointer_tokens))
+            .collect();
+        let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
+        let sounding = match run(limit) {
+            Err(GraphError::ArenaFull { .. }) if limit.is_some() => run(None),
+            other => other,
+        }
+        .map_err(TrackError::Load)?;
+        Ok(match *sounding.peaks.as_slice() {
+            [one, two] => StageCost::through(sounding.weights, one, two),
+            [one] => StageCost::through(sounding.weights, one, one),
+            _ => StageCost::default(),
+        })
+    };
+    let costs = Costs {
+        packed,
+        vision_encoder: stage(Role::VisionEncoder)?,
+        memory_attention: stage(Role::MemoryAttention)?,
+        mask_decoder: stage(Role::MaskDecoder)?,
+        memory_encoder: stage(Role::MemoryEncoder)?,
+    };
+    if let Some(file) = cache {
+        keep(&file, &costs);
+    }
+    Ok(costs)
+}
+
+/// The inputs of a graph with `objects` objects that recall as much as `extent` says.
+fn blanks(
+    graph: &GraphFile,
+    objects: usize,
+    extent: Extent,
+    tokens: usize,
+    pointer_tokens: usize,
+) -> Vec<Blank> {
+    let numbered = |name: &str, prefix: &str| {
+        name.strip_prefix(prefix)
+            .and_then(|rest| rest.parse::<usize>().ok())
+    };
+    let dynamic = |input: &str, axis: usize| -> usize {
+        if axis == 0 {
+            return objects;
+        }
+        match input {
+            "memory_time" => extent.memories,
+            "pointer_time" => extent.cond_pointers + extent.pointers,
+            "pointers_cond" => extent.cond_pointers * pointer_tokens,
+            _ => {
+                if let Some(slot) = numbered(input, "memory_") {
+                    return if slot < extent.memories { tokens } else { 0 };
+                }
+                if let Some(distance) = numbered(input, "pointers_") {
+                    return if distance <= extent.pointers {
+                        pointer_tokens
+                    } else {
+                        0
+                    };
+                }
+                POINTS
+            }
+        }
+    };
+    let shape = |name: &str, dims: &[Dim]| {
+        dims.iter()
+            .enumerate()
+            .map(|(axis, dim)| match dim {
+                Dim::Fixed(length) => *length as usize,
+                Dim::Symbol(_) => dynamic(name, axis),
+            })
+            .collect()
+    };
+    graph
+        .inputs
+        .iter()
+        .map(|input| Blank {
+            name: input.name.clone(),
+            element: element_of(input.dtype),
+            shape: shape(&input.name, &input.shape),
+        })
+        .collect()
+}
+
+/// Where the result is kept, by all that it depends on; `None` without a cache folder.
+fn cache_file(bundle: &Bundle, runtime: &Runtime, packed: bool, extent: Extent) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = match set("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(set("HOME")?).join(".cache"),
+    };
+    let key = format!(
+        "{CACHE_VERSION} {} {} {} {} {packed} {extent:?} {}",
+        bundle.manifest_sha256(),
+        runtime.version(),
+        runtime.device_text(),
+        runtime.threads(),
+        std::env::consts::ARCH,
+    );
+    let name: String = Sha256::digest(key.as_bytes())[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Some(
+        folder
+            .join("snow-ort/soundings")
+            .join(format!("{name}.json")),
+    )
+}
+
+/// Writes the cache's file. It saves time next time; that it cannot be written is no reason to fail.
+fn keep(file: &std::path::Path, costs: &Costs) {
+    let Some(folder) = file.parent() else {
+        return;
+    };
+    let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&unfinished, serde_json::to_vec(costs)?))
+        .and_then(|()| std::fs::rename(&unfinished, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&unfinished);
+    }
+}

@@ -1,0 +1,212 @@
+//! A limit on memory: what is predicted, what is taken, what is refused, and that nothing grows.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::fake::{Desk, Ran, names_in, read_json, write_images};
+
+/// The demo's bundle: real graphs, small.
+fn bundle() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/snow-random-112-fp16")
+}
+
+/// A folder with images and a cache of its own.
+struct Bench(Desk);
+
+impl Bench {
+    fn new(frames: usize) -> Self {
+        let desk = Desk::with_images(1, 8, 8);
+        write_images(&desk.path("clip"), frames, 160, 120);
+        Self(desk)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = self.0.command();
+        command.env("XDG_CACHE_HOME", self.0.path("cache"));
+        command.arg(name);
+        command
+    }
+
+    /// `snow-ort plan` of the demo's bundle: its only entry.
+    fn plan(&self, args: &[&str]) -> (Ran, Value) {
+        let mut command = self.command("plan");
+        command
+            .arg("--model")
+            .arg(bundle())
+            .arg("--json")
+            .args(args);
+        let ran: Ran = command.output().unwrap().into();
+        let all: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        assert_eq!(all.as_array().unwrap().len(), 1);
+        let plan = all[0].clone();
+        (ran, plan)
+    }
+
+    /// `snow-ort run` of the demo's bundle with boxes on frame 0.
+    fn run(&self, objects: usize, args: &[&str]) -> Ran {
+        let boxes: Vec<Value> = (0..objects)
+            .map(|i| {
+                let (x, y) = ((i * 7) % 100, (i * 11) % 80);
+                json!({"frame": 0, "object": i + 1, "box": [x, y, x + 40, y + 30]})
+            })
+            .collect();
+        let file = self.0.path("prompts.json");
+        std::fs::write(&file, json!(boxes).to_string()).unwrap();
+        let mut command = self.command("run");
+        command.arg("clip").arg("--model").arg(bundle());
+        command.arg("--prompts").arg(file).args(args);
+        command.output().unwrap().into()
+    }
+
+    fn report(&self, out: &str) -> Value {
+        read_json(&self.0.path(out).join("run.json"))
+    }
+}
+
+#[test]
+fn the_prediction_holds_for_1_to_200_objects() {
+    // Long enough for a full bank: memories after 7 frames, pointers after 16.
+    let bench = Bench::new(19);
+    for objects in [1, 8, 40, 200] {
+        let (ran, plan) = bench.plan(&["--objects", &objects.to_string()]);
+        ran.succeeds();
+        let predicted = plan["in_use_bytes"].as_u64().unwrap();
+        let total = plan["total_bytes"].as_u64().unwrap();
+
+        let out = format!("free-{objects}");
+        bench.run(objects, &["--out", &out]).succeeds();
+        let used = bench.report(&out)["arena"]["in_use_bytes"]
+            .as_u64()
+            .unwrap();
+        assert!(
+            used <= predicted,
+            "{objects} objects: {used} in use, {predicted} predicted"
+        );
+        assert!(
+            predicted <= used + used / 4,
+            "{objects} objects: {used} in use, {predicted} predicted"
+        );
+
+        let out = format!("bound-{objects}");
+        bench
+            .run(objects, &["--out", &out, "--mem-limit", &total.to_string()])
+            .succeeds();
+        let report = bench.report(&out);
+        assert_eq!(report["runtime"]["chunk"], 8);
+        let arena = &report["arena"];
+        assert_eq!(arena["predicted_bytes"].as_u64(), Some(total));
+        assert_eq!(arena["limit_bytes"].as_u64(), Some(total));
+        let peak = arena["peak_bytes"].as_u64().unwrap();
+        assert!(
+            peak <= total,
+            "{objects} objects: the arena took {peak} of {total}"
+        );
+        assert!(
+            total <= peak + peak / 4,
+            "{objects} objects: {peak} of {total}"
+        );
+    }
+}
+
+#[test]
+fn a_smaller_limit_gives_a_smaller_chunk_and_the_same_masks() {
+    let bench = Bench::new(10);
+    let mut runs = Vec::new();
+    for chunk in ["1", "3", "7"] {
+        let ran = bench.run(7, &["--out", chunk, "--chunk", chunk]);
+        ran.succeeds();
+        runs.push(chunk.to_owned());
+    }
+    let (_, plan) = bench.plan(&["--objects", "7", "--chunk", "2"]);
+    let limit = plan["total_bytes"].as_u64().unwrap().to_string();
+    let ran = bench.run(7, &["--out", "bound", "--mem-limit", &limit]);
+    ran.succeeds();
+    assert!(ran.stdout.contains("arena"), "{ran:?}");
+    assert_eq!(bench.report("bound")["runtime"]["chunk"], 2);
+    runs.push("bound".to_owned());
+    for frame in 0..10 {
+        let mask = |run: &String| {
+            std::fs::read(bench.0.path(run).join(format!("masks/{frame:05}.png"))).unwrap()
+        };
+        for run in &runs[1..] {
+            assert_eq!(mask(&runs[0]), mask(run), "frame {frame}, {run}");
+        }
+    }
+}
+
+#[test]
+fn weights_stay_in_their_files_when_the_limit_asks_for_it() {
+    let bench = Bench::new(3);
+    let (_, packed) = bench.plan(&["--objects", "1"]);
+    assert_eq!(packed["packed_weights"], true);
+    let limit = packed["total_bytes"].as_u64().unwrap() - 1;
+    let (ran, mapped) = bench.plan(&["--objects", "1", "--mem-limit", &limit.to_string()]);
+    ran.succeeds();
+    assert_eq!(mapped["packed_weights"], false);
+    assert!(mapped["weights_bytes"].as_u64() < packed["weights_bytes"].as_u64());
+}
+
+#[test]
+fn a_run_that_does_not_fit_ends_before_its_first_frame_and_says_what_would() {
+    let bench = Bench::new(20);
+    let (ran, plan) = bench.plan(&["--objects", "60", "--mem-limit", "6MiB"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(plan["fits"], false);
+    let ran = bench.run(60, &["--out", "out", "--mem-limit", "6MiB"]);
+    ran.refuses(&[
+        "60 objects and 1 at once needs",
+        "the limit is 6.00 MiB",
+        "the largest part is",
+        "objects at once",
+        "--mem-limit",
+    ]);
+    assert!(
+        !bench.0.path("out").exists(),
+        "{:?}",
+        names_in(&bench.0.path("out"))
+    );
+    // Its advice can be followed.
+    let advised = ran.stderr.split("--mem-limit ").last().unwrap();
+    let advised = advised.split(' ').next().unwrap();
+    bench
+        .run(
+            60,
+            &["--out", "out", "--max-frames", "8", "--mem-limit", advised],
+        )
+        .succeeds();
+}
+
+#[test]
+fn nothing_grows_from_frame_50_to_frame_300() {
+    let bench = Bench::new(300);
+    for limit in [&[][..], &["--mem-limit", "64MiB"]] {
+        let peak = |frames: &str| {
+            let args = [
+                &["--out", frames, "--overwrite", "--max-frames", frames],
+                limit,
+            ]
+            .concat();
+            bench.run(2, &args).succeeds();
+            bench.report(frames)["arena"]["peak_bytes"]
+                .as_u64()
+                .unwrap()
+        };
+        assert_eq!(peak("50"), peak("300"), "{limit:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_no_size_is_refused() {
+    let bench = Bench::new(1);
+    for wrong in ["0", "3 parsecs", "-1", "GiB"] {
+        let ran = bench.run(1, &["--mem-limit", wrong]);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(
+            ran.stderr.contains("expected a size such as 512MiB"),
+            "{ran:?}"
+        );
+    }
+}
