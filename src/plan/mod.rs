@@ -17,6 +17,10 @@ pub const DEFAULT_CHUNK: usize = 8;
 /// The arena's unit: every tensor takes a multiple of it.
 const UNIT: u64 = 256;
 
+/// The worst moment divided by this stands for what is not counted one by one: tensors of a few bytes, each rounded up to
+/// [`UNIT`]. They were 1/1500 where they were seen.
+const SMALL_THINGS: u64 = 100;
+
 /// What the arena has to hold for `working` bytes of tensors that come and go.
 ///
 /// It cannot move a tensor, so that a large one may find gaps only: the memory attention alone, in an empty region, runs
@@ -260,7 +264,8 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         sizes.features + at_once(sizes.decoded) + workspace.memory_encoder,
         sizes.features + largest_bank,
     ];
-    let working = bank + moments.into_iter().max().unwrap_or(0);
+    let worst = moments.into_iter().max().unwrap_or(0);
+    let working = bank + worst + rounded(worst / SMALL_THINGS);
     let weights = costs.vision_encoder.weights
         + costs.memory_attention.weights
         + costs.mask_decoder.weights
@@ -373,7 +378,8 @@ mod tests {
         let pointers = 16 * (512 + 512 + 256);
         assert_eq!(plan.bank_bytes, 10 * 7 * (1 << 15) + pointers);
         assert_eq!(plan.workspace_bytes.memory_attention, 17 << 20);
-        let working = plan.bank_bytes + (1 << 20) + (17 << 20);
+        let worst = 18 << 20;
+        let working = plan.bank_bytes + worst + rounded(worst / SMALL_THINGS);
         assert_eq!(plan.total_bytes, (4 << 20) + working + plan.headroom_bytes);
         assert_eq!(plan.largest().1, 17 << 20);
     }
