@@ -86,6 +86,16 @@ def roll_out(model, processor, frames: list[np.ndarray], prompts: list[dict], fo
         yield frame, list(output.object_ids), masks, output.object_score_logits.float().flatten()
 
 
+def write_frame(folder: Path, frame: int, ids: list[int], masks: torch.Tensor, scores: torch.Tensor) -> None:
+    """Writes what `roll_out` yields for a frame as `folder/NNNNN.safetensors`."""
+    tensors = {
+        "low_res_masks": masks.contiguous(),
+        "object_score": scores.contiguous(),
+        "object_ids": torch.tensor(ids, dtype=torch.int64),
+    }
+    save_file(tensors, folder / f"{frame:05d}.safetensors")
+
+
 def main() -> None:
     """Command line: writes `NNNNN.safetensors` a frame, as `snow-ort run --dump-logits` does."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -107,12 +117,7 @@ def main() -> None:
     prompts = json.loads(arguments.prompts.read_text())
     arguments.out.mkdir(parents=True, exist_ok=True)
     for frame, ids, masks, scores in roll_out(model, processor, frames, prompts, arguments.prompts.parent, dtype):
-        tensors = {
-            "low_res_masks": masks.contiguous(),
-            "object_score": scores.contiguous(),
-            "object_ids": torch.tensor(ids, dtype=torch.int64),
-        }
-        save_file(tensors, arguments.out / f"{frame:05d}.safetensors")
+        write_frame(arguments.out, frame, ids, masks, scores)
         print(f"frame {frame}: {len(ids)} objects", flush=True)
 
 

@@ -15,6 +15,7 @@ pub use manifest::{
     DType, DataFile, Dim, GoldenFile, GraphFile, Manifest, Masks, Memory, Policy, Precision,
     Preprocess, Role, SCHEMA_VERSION, Source, TensorSpec, Versions, accepted_versions,
 };
+pub(crate) use verify::hex_digest;
 
 /// Name of the manifest inside of a bundle's folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -235,7 +236,7 @@ impl Bundle {
         Ok(Self {
             dir: dir.to_path_buf(),
             manifest,
-            manifest_sha256: verify::hex_digest(&bytes),
+            manifest_sha256: hex_digest(&bytes),
         })
     }
 

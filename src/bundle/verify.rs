@@ -46,7 +46,7 @@ pub(super) fn files(dir: &Path, manifest: &Manifest) -> Result<(), BundleError> 
 }
 
 /// SHA-256 of `bytes` in hexadecimal digits.
-pub(super) fn hex_digest(bytes: &[u8]) -> String {
+pub(crate) fn hex_digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
-use crate::graph::Provider;
+use crate::graph::{Provider, RuntimeOptions};
 use crate::prompts::FlagPrompt;
 
 /// Tracks objects in video with SAM3 as ONNX graphs, without Python.
@@ -165,21 +165,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub max_frames: Option<NonZeroUsize>,
 
-    /// Where to run: cpu or cuda; one that cannot serve is an error
-    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
-    pub provider: Provider,
-
-    /// The GPU, for --provider cuda
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
-    pub device_id: i32,
-
-    /// The ONNX Runtime library [default: $ORT_DYLIB_PATH, else beside the executable, else in the project's .venv]
-    #[arg(long, value_name = "PATH")]
-    pub ort_lib: Option<PathBuf>,
-
-    /// CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
-    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     /// Most objects that go through a graph at once; results do not depend on it [default: 8, or as --mem-limit allows]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
@@ -211,6 +198,40 @@ impl RunArgs {
             .collect();
         flags.sort_by_key(|(position, _)| *position);
         flags.into_iter().map(|(_, flag)| flag).collect()
+    }
+}
+
+/// Where graphs run, and with what.
+#[derive(Debug, Args)]
+pub(super) struct RuntimeArgs {
+    /// Where to run: cpu or cuda; one that cannot serve is an error
+    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
+    pub provider: Provider,
+
+    /// The GPU, for --provider cuda
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
+    pub device_id: i32,
+
+    /// The ONNX Runtime library [default: $ORT_DYLIB_PATH, else beside the executable, else in the project's .venv]
+    #[arg(long, value_name = "PATH")]
+    pub ort_lib: Option<PathBuf>,
+
+    /// CPU threads [default: one per core]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl RuntimeArgs {
+    /// As the runtime takes them, with a limit on its arena.
+    pub fn options(&self, mem_limit: Option<u64>) -> RuntimeOptions {
+        RuntimeOptions {
+            provider: self.provider,
+            library: self.ort_lib.clone(),
+            threads: self.threads.map(Into::into),
+            device_id: self.device_id,
+            mem_limit,
+            ..RuntimeOptions::default()
+        }
     }
 }
 
@@ -252,21 +273,8 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 
-    /// Where it would run: cpu or cuda
-    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
-    pub provider: Provider,
-
-    /// The GPU, for --provider cuda
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
-    pub device_id: i32,
-
-    /// The ONNX Runtime library
-    #[arg(long, value_name = "PATH")]
-    pub ort_lib: Option<PathBuf>,
-
-    /// CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
-    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     /// Print JSON instead of a table
     #[arg(long)]

@@ -65,14 +65,9 @@ pub(super) fn alike(bundle: &Bundle, objects: usize) -> Result<Vec<Group>> {
 /// A graph that cannot be measured.
 pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answer> {
     let groups = &demand.groups;
-    let none = Extent {
-        memories: 0,
-        cond_pointers: 0,
-        pointers: 0,
-    };
     let extent = groups
         .iter()
-        .fold(none, |extent, group| extent.max(group.extent));
+        .fold(Extent::default(), |extent, group| extent.max(group.extent));
     let sizes = Sizes::of(demand.bundle.manifest());
     let most = demand.chunk.unwrap_or(DEFAULT_CHUNK);
     let mut sound = |packed| sounding::sound(demand.bundle, runtime, packed, extent, demand.limit);

@@ -195,7 +195,12 @@ fn what_is_read(args: &RunArgs, prompts: &Prompts, bundle: &Path) -> Vec<Named> 
             .iter()
             .map(|file| named("the prompts file", file)),
     );
-    read.extend(args.ort_lib.iter().map(|file| named("the library", file)));
+    read.extend(
+        args.runtime
+            .ort_lib
+            .iter()
+            .map(|file| named("the library", file)),
+    );
     for (origin, file) in prompts.mask_files() {
         read.push(named(&format!("{origin}: the mask"), file));
     }

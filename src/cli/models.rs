@@ -124,11 +124,8 @@ fn places(models: Option<&Path>) -> Vec<PathBuf> {
     places
 }
 
-/// The bundles in `place`, in name order, and what is wrong with those that cannot be read. A bundle may stand in a
-/// folder of its model, beside the checkpoint.
-fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
-    let mut found = Vec::new();
-    let mut problems = Vec::new();
+/// The folders of the bundles in `place`, in no order. A bundle may stand in a folder of its model, beside the checkpoint.
+pub(super) fn folders_in(place: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     for dir in entries(place)? {
         if dir.join(MANIFEST_FILE).is_file() {
@@ -142,7 +139,14 @@ fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
             );
         }
     }
-    for dir in dirs {
+    Ok(dirs)
+}
+
+/// The bundles in `place`, in name order, and what is wrong with those that cannot be read.
+fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for dir in folders_in(place)? {
         match Bundle::peek(&dir) {
             Ok(manifest) => found.push(Found {
                 text: format!(

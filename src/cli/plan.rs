@@ -1,6 +1,6 @@
 //! `snow-ort plan`: what a run would need, without a clip.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::args::PlanArgs;
 use super::budget::{self, Answer, Demand};
 use super::{counted, models, say};
 use crate::bundle::{Bundle, MANIFEST_FILE};
-use crate::graph::{Runtime, RuntimeOptions};
+use crate::graph::Runtime;
 use crate::plan::Plan;
 use crate::size;
 
@@ -31,14 +31,7 @@ struct Planned {
 /// Runs the command; returns whether a bundle fits in the limit, if there is one.
 pub(super) fn run(args: &PlanArgs) -> Result<bool> {
     let dirs = bundles(args)?;
-    let mut runtime = Runtime::load(&RuntimeOptions {
-        provider: args.provider,
-        library: args.ort_lib.clone(),
-        threads: args.threads.map(Into::into),
-        device_id: args.device_id,
-        mem_limit: args.mem_limit,
-        ..RuntimeOptions::default()
-    })?;
+    let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
         let bundle = Bundle::open(dir)?;
@@ -47,7 +40,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
             groups: budget::alike(&bundle, args.objects.get())?,
             chunk: args.chunk.map(Into::into),
             limit: args.mem_limit,
-            provider: args.provider,
+            provider: args.runtime.provider,
         };
         let Answer { plan, refusal } = budget::answer(&demand, &mut runtime)?;
         let manifest = bundle.manifest();
@@ -56,7 +49,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
             name: manifest.name.clone(),
             resolution: manifest.resolution,
             precision: manifest.precision.to_string(),
-            provider: args.provider.to_string(),
+            provider: args.runtime.provider.to_string(),
             limit_bytes: args.mem_limit,
             fits: refusal.is_none(),
             refusal,
@@ -85,7 +78,7 @@ fn bundles(args: &PlanArgs) -> Result<Vec<PathBuf>> {
             dirs.push(named.clone());
             continue;
         }
-        let mut inside = folders(named)
+        let mut inside = models::folders_in(named)
             .with_context(|| format!("cannot look for bundles in {}", named.display()))?;
         if inside.is_empty() {
             bail!(
@@ -96,17 +89,6 @@ fn bundles(args: &PlanArgs) -> Result<Vec<PathBuf>> {
         // The order of resolutions, as far as names differ in them only.
         inside.sort_by_key(|dir| (Bundle::peek(dir).map_or(0, |m| m.resolution), dir.clone()));
         dirs.append(&mut inside);
-    }
-    Ok(dirs)
-}
-
-fn folders(place: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut dirs = Vec::new();
-    for entry in std::fs::read_dir(place)? {
-        let dir = entry?.path();
-        if dir.join(MANIFEST_FILE).is_file() {
-            dirs.push(dir);
-        }
     }
     Ok(dirs)
 }

@@ -17,7 +17,7 @@ use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::{chain, complain, counted, guard, models, say};
 use crate::bundle::Bundle;
-use crate::graph::{ArenaStats, Provider, Runtime, RuntimeOptions};
+use crate::graph::{ArenaStats, Provider, Runtime};
 use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
@@ -105,15 +105,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         complain(&format!("warning: {note}"));
     }
 
-    let options = RuntimeOptions {
-        provider: args.provider,
-        library: args.ort_lib.clone(),
-        threads: args.threads.map(Into::into),
-        device_id: args.device_id,
-        mem_limit: args.mem_limit,
-        ..RuntimeOptions::default()
-    };
-    let mut runtime = Runtime::load(&options)?;
+    let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let prompts = prompts.into_frames();
     let asked = args.chunk.map(usize::from);
     let plan = match args.mem_limit {
@@ -123,7 +115,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
                 groups: budget::groups(&bundle, &prompts, num_frames)?,
                 chunk: asked,
                 limit: Some(limit),
-                provider: args.provider,
+                provider: args.runtime.provider,
             };
             Some(budget::fitting(&demand, &mut runtime)?)
         }
@@ -147,8 +139,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
         onnxruntime: runtime.version().to_owned(),
         library: runtime.library().display().to_string(),
-        provider: args.provider.to_string(),
-        threads: options.threads,
+        provider: args.runtime.provider.to_string(),
+        threads: args.runtime.threads.map(Into::into),
         chunk,
     };
     let mut tracker = Tracker::new(&bundle, runtime, TrackerOptions { num_frames, chunk })?;
@@ -459,7 +451,7 @@ fn compose(
             limit_bytes: stats.limit,
             predicted_bytes: seen.predicted,
         }),
-        device_memory_bytes: match setup.args.provider {
+        device_memory_bytes: match setup.args.runtime.provider {
             Provider::Cpu => None,
             Provider::Cuda => report::device_memory_bytes(),
         },

@@ -31,7 +31,7 @@ fn headroom(working: u64) -> u64 {
 }
 
 /// How much an object recalls at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// Memories of frames.
     pub memories: usize,

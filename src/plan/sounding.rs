@@ -6,10 +6,8 @@
 
 use std::path::PathBuf;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{Costs, Extent, StageCost};
-use crate::bundle::{Bundle, Dim, GraphFile, Role};
+use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
 use crate::graph::{Blank, GraphError, Runtime};
 use crate::tracker::{TrackError, element_of};
 
@@ -151,15 +149,8 @@ fn cache_file(bundle: &Bundle, runtime: &Runtime, packed: bool, extent: Extent) 
         runtime.threads(),
         std::env::consts::ARCH,
     );
-    let name: String = Sha256::digest(key.as_bytes())[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Some(
-        folder
-            .join("snow-ort/soundings")
-            .join(format!("{name}.json")),
-    )
+    let name = format!("{}.json", hex_digest(key.as_bytes()));
+    Some(folder.join("snow-ort/soundings").join(name))
 }
 
 /// Writes the cache's file. It saves time next time; that it cannot be written is no reason to fail.

@@ -554,23 +554,7 @@ fn a_provider_that_cannot_serve_is_an_error() {
 #[test]
 fn memory_does_not_grow_with_the_number_of_frames() {
     let desk = Desk::with_images(400, 320, 240);
-    let peak = |frames: &str| {
-        desk.run(&[
-            "in",
-            BOX[0],
-            BOX[1],
-            "--out",
-            "out",
-            "--overwrite",
-            "--max-frames",
-            frames,
-        ])
-        .succeeds();
-        read_json(&desk.path("out/run.json"))["peak_memory_bytes"]
-            .as_u64()
-            .unwrap()
-    };
-    let (few, many) = (peak("40"), peak("400"));
+    let (few, many) = (desk.peak_memory("40", &[]), desk.peak_memory("400", &[]));
     // 360 more frames would be 80 MiB as pixels alone.
     assert!(
         many < few + (24 << 20),

@@ -167,22 +167,7 @@ fn a_full_disk_leaves_nothing() {
 #[test]
 fn a_sheet_needs_no_more_memory_for_more_frames() {
     let desk = Desk::with_images(300, 320, 240);
-    let peak = |frames: &str| {
-        run(
-            &desk,
-            &[
-                "--overwrite",
-                "--contact-sheet",
-                "s.png",
-                "--max-frames",
-                frames,
-            ],
-        )
-        .succeeds();
-        read_json(&desk.path("out/run.json"))["peak_memory_bytes"]
-            .as_u64()
-            .unwrap()
-    };
+    let peak = |frames: &str| desk.peak_memory(frames, &["--contact-sheet", "s.png"]);
     let (few, many) = (peak("70"), peak("300"));
     assert!(
         many < few + (24 << 20),

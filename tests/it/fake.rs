@@ -409,6 +409,17 @@ impl Desk {
         self.run_command(args).output().unwrap().into()
     }
 
+    /// Greatest resident memory in bytes of a run of `in` to `out` over its first `frames` frames, as run.json says.
+    #[track_caller]
+    pub fn peak_memory(&self, frames: &str, more: &[&str]) -> u64 {
+        let mut args = vec!["in", "--box", "1,1,9,9", "--out", "out", "--overwrite"];
+        args.extend(["--max-frames", frames]);
+        args.extend(more);
+        self.run(&args).succeeds();
+        let report = read_json(&self.path("out/run.json"));
+        report["peak_memory_bytes"].as_u64().unwrap()
+    }
+
     /// Asserts that the desk holds only these names: nothing half-written, nothing hidden.
     #[track_caller]
     pub fn holds(&self, names: &[&str]) {

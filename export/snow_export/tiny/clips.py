@@ -5,7 +5,7 @@ seeds (`SEEDS`).
 """
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -249,8 +249,9 @@ def make_clip(seed: int, settings: Settings | None = None) -> Clip:
 
 def varied(random: np.random.Generator, side: int, frames: int) -> Settings:
     """Settings of a training clip: short clips run through as much motion as long ones by running faster."""
-    return replace(
-        Settings(side=side, frames=frames),
+    return Settings(
+        side=side,
+        frames=frames,
         speed=float(np.exp(random.uniform(np.log(0.005), np.log(0.035)))),
         objects=(2, int(random.integers(3, 7))),
         radius=(0.06, float(random.uniform(0.2, 0.36))),

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from .. import reference
@@ -37,12 +36,7 @@ def run_reference(folders: list[Path], out: Path, checkpoint: str, side: int) ->
         frames = reference.read_frames(folder / "frames", None)
         prompts = json.loads((folder / "prompts.json").read_text())
         for frame, ids, masks, scores in reference.roll_out(model, processor, frames, prompts, folder):
-            tensors = {
-                "low_res_masks": masks.contiguous(),
-                "object_score": scores.contiguous(),
-                "object_ids": torch.tensor(ids, dtype=torch.int64),
-            }
-            save_file(tensors, partial / f"{frame:05d}.safetensors")
+            reference.write_frame(partial, frame, ids, masks, scores)
         partial.rename(target)
 
 

@@ -21,7 +21,9 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::sys;
+use ort::value::TensorElementType;
 
+use super::made::{outlet, session_of};
 use super::message;
 use crate::graph::{ArenaStats, GraphError, Provider};
 
@@ -245,26 +247,14 @@ fn statistics(allocator: &Allocator) -> ort::Result<Vec<(String, String)>> {
 
 /// A session with one node and no weights.
 fn smallest_session(builder: &SessionBuilder) -> ort::Result<Session> {
-    use ort::editor::{Graph, Model, Node, ONNX_DOMAIN, Opset};
-    use ort::value::{Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType};
+    use ort::editor::{Graph, Node, ONNX_DOMAIN};
 
-    let outlet = |name: &str| {
-        Outlet::new(
-            name,
-            ValueType::Tensor {
-                ty: TensorElementType::Float32,
-                shape: Shape::new([1]),
-                dimension_symbols: SymbolicDimensions::empty(1),
-            },
-        )
-    };
+    let port = |name: &str| outlet(name, TensorElementType::Float32, &[1]);
     let mut graph = Graph::new()?;
-    graph.set_inputs([outlet("in")])?;
-    graph.set_outputs([outlet("out")])?;
+    graph.set_inputs([port("in")])?;
+    graph.set_outputs([port("out")])?;
     graph.add_node(Node::new("Neg", ONNX_DOMAIN, "neg", ["in"], ["out"], [])?)?;
-    let mut model = Model::new([Opset::new(ONNX_DOMAIN, 20)?])?;
-    model.set_graph(graph)?;
-    model.into_session(builder)
+    session_of(graph, builder)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::collections::hash_map::Entry;
 
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::value::{DynTensor, Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType};
+use ort::value::{DynTensor, Outlet, TensorElementType};
 
 use super::arena::Arena;
+use super::made::{outlet, session_of};
 use super::values::{element_to, unwrap, wrap};
 use super::{OrtGraph, Runtime, message};
 use crate::graph::{Backend, GraphError, Host, Tensor, rows};
@@ -104,34 +105,24 @@ impl Runtime {
 
 /// A session that joins tensors of one dtype and rank.
 fn join_session(builder: &SessionBuilder, key: rows::Key) -> ort::Result<Session> {
-    use ort::editor::{Graph as Editor, Model, Node, ONNX_DOMAIN, Opset};
+    use ort::editor::{Graph as Editor, Node, ONNX_DOMAIN};
     use ort::operator::Attribute;
 
-    let outlet = |name: &str, ty: TensorElementType, rank: usize| {
-        let shape = Shape::new(std::iter::repeat_n(-1, rank));
-        Outlet::new(
-            name,
-            ValueType::Tensor {
-                ty,
-                shape,
-                dimension_symbols: SymbolicDimensions::empty(rank),
-            },
-        )
-    };
+    let any = |name: &str, ty, rank| outlet(name, ty, &vec![-1; rank]);
     let element = element_to(key.element);
     let mut graph = Editor::new()?;
     let mut inputs: Vec<Outlet> = (0..key.sources)
-        .map(|i| outlet(&format!("source_{i}"), element, key.rank))
+        .map(|i| any(&format!("source_{i}"), element, key.rank))
         .collect();
     let mut parts: Vec<String> = (0..key.sources).map(|i| format!("source_{i}")).collect();
     if key.join == rows::Join::Rows {
         inputs.extend(
-            (0..key.sources).map(|i| outlet(&format!("rows_{i}"), TensorElementType::Int64, 1)),
+            (0..key.sources).map(|i| any(&format!("rows_{i}"), TensorElementType::Int64, 1)),
         );
         parts = (0..key.sources).map(|i| format!("part_{i}")).collect();
     }
     graph.set_inputs(inputs)?;
-    graph.set_outputs([outlet("joined", element, key.rank)])?;
+    graph.set_outputs([any("joined", element, key.rank)])?;
     if key.join == rows::Join::Rows {
         for (i, part) in parts.iter().enumerate() {
             let names = [format!("source_{i}"), format!("rows_{i}")];
@@ -154,9 +145,7 @@ fn join_session(builder: &SessionBuilder, key: rows::Key) -> ort::Result<Session
         ["joined"],
         [axis],
     )?)?;
-    let mut model = Model::new([Opset::new(ONNX_DOMAIN, 20)?])?;
-    model.set_graph(graph)?;
-    model.into_session(builder)
+    session_of(graph, builder)
 }
 
 #[cfg(test)]

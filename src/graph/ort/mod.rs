@@ -16,6 +16,7 @@ use ort::value::{DynTensor, Tensor as OrtTensor};
 
 mod arena;
 mod join;
+mod made;
 mod sounding;
 mod values;
 
@@ -412,10 +413,6 @@ impl Graph for OrtGraph {
                 .bind_output_to_device(*name, &self.device)
                 .map_err(failed)?;
         }
-        let failed = |error: ort::Error| GraphError::Run {
-            role: self.role.clone(),
-            reason: message(error),
-        };
         binding.synchronize_inputs().map_err(failed)?;
         let mut values = self.session.run_binding(&binding).map_err(failed)?;
         let mut tensors = Vec::with_capacity(outputs.len());
