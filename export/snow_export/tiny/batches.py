@@ -21,11 +21,12 @@ from .rollout import Prompt
 MADE_SIDE, MADE_FRAMES = 320, 16
 # More objects than any clip has.
 MOST_OBJECTS = 8
+# Added to the luck, 0 to 1, of objects that are hidden on some frame of a window: there is most to learn from them.
+HIDING = 0.4
 # A prompted object covers at least this share of the frame.
 LEAST_AREA = 1 / 840
 
 BOX, POINT, POINTS, MASK = "box", "point", "points", "mask"
-KINDS = (BOX, BOX, BOX, BOX, POINT, POINTS, MASK)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Phase:
     """A stretch of training, until step `until`: `windows` of `frames` frames and `objects` objects among them.
 
     `fresh` new clips enter the pool before each step. Every `large_every`-th step is at 336 px with two fifths of the
-    windows and objects, the others are at 224 px.
+    windows and objects, the others are at 224 px. A step draws one of `kinds` for all its prompts.
     """
 
     until: int
@@ -41,7 +42,8 @@ class Phase:
     windows: int
     objects: int
     fresh: int
-    large_every: int = 0
+    large_every: int
+    kinds: tuple[str, ...]
 
     def large(self, step: int) -> bool:
         """Whether a step is at 336 px."""
@@ -50,10 +52,9 @@ class Phase:
 
 # Single frames first: a tracker that cannot segment has nothing to remember.
 SCHEDULE = (
-    Phase(4000, 1, 96, 192, 1),
-    Phase(7000, 3, 40, 100, 2),
-    Phase(12000, 8, 24, 64, 4, large_every=4),
-    Phase(15000, 16, 12, 32, 4, large_every=4),
+    Phase(5000, 1, 96, 192, 1, 3, (BOX, BOX, BOX, BOX, POINT, POINT, POINTS, MASK)),
+    Phase(11500, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
+    Phase(15500, 16, 12, 32, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
 )
 
 
@@ -69,6 +70,12 @@ def clips_before(step: int, first: int) -> int:
         used += phase.fresh * (min(step, phase.until) - min(step, begin))
         begin = phase.until
     return used
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array on a device; a GPU takes it in turn, without the wait of an ordinary copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Clips(Dataset):
@@ -134,8 +141,8 @@ def _windows(pool: Pool, phase: Phase, count: int, side: int, dice: np.random.Ge
     start = (dice.random(count) * (MADE_FRAMES - stride * (frames - 1))).astype(np.int64)
     times = start[:, None] + stride[:, None] * np.arange(frames)
     times = np.where(dice.random((count, 1)) < 0.5, times, times[:, ::-1])
-    rows = torch.from_numpy(slots[:, None].repeat(frames, 1)).to(device)
-    columns = torch.from_numpy(np.ascontiguousarray(times)).to(device)
+    rows = upload(slots[:, None].repeat(frames, 1), device)
+    columns = upload(times, device)
     images = pool.frames[rows, columns].flatten(0, 1).permute(0, 3, 1, 2).float()
     ids = pool.ids[rows, columns].flatten(0, 1).unsqueeze(1).float()
 
@@ -150,7 +157,7 @@ def _windows(pool: Pool, phase: Phase, count: int, side: int, dice: np.random.Ge
         matrix = np.diag(span[b] * flip[b])
         affine[b, :, :2] = matrix[:, ::-1] if turned[b] else matrix
         affine[b, :, 2] = centre[b]
-    theta = torch.from_numpy(affine.repeat(frames, 0)).to(device)
+    theta = upload(affine.repeat(frames, 0), device)
     grid = F.affine_grid(theta, [len(theta), 3, side, side], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False)[:, 0].to(torch.uint8)
@@ -167,7 +174,7 @@ def _recoloured(images: Tensor, dice: np.random.Generator) -> Tensor:
         grey = dice.uniform(0, 1) if dice.random() < 0.25 else 0.0
         mix[b] = (1 - grey) * mix[b] + grey * np.full((3, 3), 1 / 3)
     shift = dice.uniform(-20, 20, (count, 1, 3, 1, 1)).astype(np.float32)
-    mix, shift = torch.from_numpy(mix).to(images.device), torch.from_numpy(shift).to(images.device)
+    mix, shift = upload(mix, images.device), upload(shift, images.device)
     images = torch.einsum("bij,btjhw->btihw", mix, images) + shift
     return images.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
 
@@ -205,20 +212,21 @@ def make_batch(pool: Pool, step: int, seed: int, rank: int = 0, shrink: int = 1)
     images, ids = _windows(pool, phase, windows, side, dice)
     images = _recoloured(images, dice)
 
-    areas = torch.stack([(ids[:, 0] == o).flatten(1).sum(dim=1) for o in range(1, MOST_OBJECTS + 1)], dim=1)
-    fair = areas.float() >= LEAST_AREA * side * side
-    luck = torch.from_numpy(dice.random((windows, MOST_OBJECTS))).to(device)
-    chosen = (luck + fair).flatten().topk(min(wanted, windows * MOST_OBJECTS)).indices
+    areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)
+    fair = areas[:, 0].float() >= LEAST_AREA * side * side
+    hides = (areas == 0).any(dim=1) & fair
+    luck = upload(dice.random((windows, MOST_OBJECTS)), device)
+    chosen = (luck + HIDING * hides + 2 * fair).flatten().topk(min(wanted, windows * MOST_OBJECTS)).indices
     window_of, objects = chosen // MOST_OBJECTS, chosen % MOST_OBJECTS + 1
     truth = ids[window_of] == objects.view(-1, 1, 1, 1).to(torch.uint8)
     weight = fair.flatten()[chosen].float()
 
     # The kind is the same on every rank, so that all take the same time.
-    kind = str(np.random.default_rng((seed, step, 2)).choice(KINDS))
+    kind = str(np.random.default_rng((seed, step, 2)).choice(phase.kinds))
     count, first = len(chosen), truth[:, 0]
-    luck = torch.from_numpy(dice.random((3, count)).astype(np.float32)).to(device)
+    luck = upload(dice.random((3, count)).astype(np.float32), device)
     if kind == BOX:
-        jitter = torch.from_numpy(dice.normal(0, 0.03, (count, 2, 2)).astype(np.float32)).to(device)
+        jitter = upload(dice.normal(0, 0.03, (count, 2, 2)).astype(np.float32), device)
         coords, labels = _boxes(first, jitter), [2, 3]
     elif kind == POINT:
         coords, labels = _pixels(first, luck[0]).unsqueeze(1), [1]
@@ -227,7 +235,7 @@ def make_batch(pool: Pool, step: int, seed: int, rank: int = 0, shrink: int = 1)
         coords, labels = torch.stack(places, dim=1), [1, 1, 0]
     else:
         coords, labels = torch.zeros(count, 1, 2, device=device), [-1]
-    labels = torch.tensor([labels], device=device).expand(count, -1).contiguous()
+    labels = upload(np.array([labels]), device).expand(count, -1).contiguous()
     return Batch(images, truth, window_of, weight, coords, labels, kind == MASK), kind
 
 

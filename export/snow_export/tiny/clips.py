@@ -12,7 +12,7 @@ from PIL import Image
 
 from .motion import Body, Camera, Meeting, wander
 from .shapes import Shape
-from .textures import coat, texture
+from .textures import coat, scenery
 
 # Split -> first and last seed.
 SEEDS = {"train": (1_000_000, 9_999_999), "held-out": (1_000, 1_999), "demo": (100, 199)}
@@ -65,7 +65,7 @@ class Clip:
 
 def _dressed(random: np.random.Generator, settings: Settings, radius: float, shape: Shape | None = None) -> dict:
     """Everything of a `Body` but its motion."""
-    light = random.uniform(0, 6.3), random.uniform(0, 0.45), random.uniform(0, 0.5)
+    light = random.uniform(0, 6.3), random.uniform(0, 0.6), random.uniform(0, 0.5)
     return {
         "shape": shape or Shape(random, settings.deform),
         "texture": coat(random, max(16, int(2.6 * radius * settings.side))).astype(np.uint8),
@@ -144,7 +144,7 @@ def _paint(image: np.ndarray, ids: np.ndarray, body: Body, time: float, camera) 
     turn = body.turn.at(time) + roll
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = body.shape.warp(across * cos + down * sin, down * cos - across * sin, time)
-    depth = body.shape.inside(u, v, time)
+    depth, part = body.shape.inside(u, v, time)
     cover = np.clip(depth * np.float32(radius / body.soft) + 0.5, 0, 1)
     touched = cover > 0
     if not touched.any():
@@ -158,6 +158,8 @@ def _paint(image: np.ndarray, ids: np.ndarray, body: Body, time: float, camera) 
     angle, slope, rim = body.light
     shade = 1 + np.float32(slope) * (u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle)))
     shade -= np.float32(rim) * np.clip(1 - 4 * depth[touched], 0, 1)
+    if body.shape.limbs:
+        shade *= body.shape.tones[part[touched]]
     colour = np.clip(body.texture[row, column] * shade[:, None], 0, 255)
     window = image[top:bottom, left:right]
     window[touched] += cover[:, None] * (colour - window[touched])
@@ -205,7 +207,7 @@ class _Look:
 def _scene(random: np.random.Generator, settings: Settings) -> Image.Image:
     """The still background, larger than a frame, often with things on it that never move."""
     size = int(settings.side * 1.6)
-    picture = texture(random, size)
+    picture = scenery(random, size)
     if random.random() < settings.clutter:
         ignored = np.zeros((size, size), np.uint8)
         for _ in range(int(random.integers(1, 6))):

@@ -1,5 +1,7 @@
 """The architecture of snow-tiny and how it starts."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
@@ -64,6 +66,11 @@ def new_model(seed: int) -> Sam3TrackerVideoModel:
             layer.scale.fill_(0.1)
         model.vision_encoder.backbone.embeddings.position_embeddings.normal_(0, 0.1)
     return model
+
+
+def trained_model(folder: Path) -> Sam3TrackerVideoModel:
+    """The model of a checkpoint that an earlier training wrote, in float32."""
+    return Sam3TrackerVideoModel.from_pretrained(folder, dtype=torch.float32)
 
 
 def resized(model: Sam3TrackerVideoModel, side: int) -> Sam3TrackerVideoModel:

@@ -4,12 +4,14 @@ The memory policy is that of the reference for objects that are all prompted on 
 before, and sixteen pointers.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Sam3TrackerVideoModel
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoLayerNorm
 
 from ..stages.mask_decoder import NO_OBJECT_LOGIT, MaskDecoder
 from ..stages.memory_attention import MemoryAttention
@@ -17,17 +19,55 @@ from ..stages.memory_encoder import MemoryEncoder
 from ..stages.vision_encoder import VisionEncoder
 
 
-class Tracker(nn.Module):
-    """The four stages around a model's parameters, at one side."""
+class _ChannelNorm(nn.Module):
+    """`Sam3TrackerVideoLayerNorm` over the channels of `[n, c, h, w]` as sums over planes.
 
-    def __init__(self, model: Sam3TrackerVideoModel):
+    PyTorch's kernel gives each pixel a thread block: with 4 channels of 128 x 128 pixels, as in the mask downsampler,
+    that was a third of a training step on an H100.
+    """
+
+    def __init__(self, norm: Sam3TrackerVideoLayerNorm):
         super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        x_nchw = x_nchw.float()
+        centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
+        return centred * scale * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+def _by_planes(stage: nn.Module) -> nn.Module:
+    """A copy of a stage that shares its parameters and has `_ChannelNorm` for each norm over channels."""
+    memo = {id(tensor): tensor for tensor in (*stage.parameters(), *stage.buffers())}
+    stage = copy.deepcopy(stage, memo)
+    for module in list(stage.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Sam3TrackerVideoLayerNorm) and child.data_format == "channels_first":
+                setattr(module, name, _ChannelNorm(child))
+    return stage
+
+
+class _Decoder(MaskDecoder):
+    """The mask decoder as training runs it: places of points stay in float32 where all else is rounded."""
+
+    def _embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(coords.device.type, enabled=False):
+            return super()._embed_points(coords, labels)
+
+
+class Tracker(nn.Module):
+    """The four stages around a model's parameters, at one side; `rounded` computes in bfloat16 where that is safe."""
+
+    def __init__(self, model: Sam3TrackerVideoModel, rounded: bool = False):
+        super().__init__()
+        self.rounded = rounded
         self.side = model.config.image_size
         self.policy = (model.config.num_maskmem, model.config.max_object_pointers_in_encoder)
         self.vision = VisionEncoder(model, [0.5] * 3, [0.5] * 3, 1 / 255)
         self.attention = MemoryAttention(model, torch.float32)
-        self.decoder = MaskDecoder(model, torch.float32)
-        self.encoder = MemoryEncoder(model, torch.float32, torch.float32)
+        self.decoder = _by_planes(_Decoder(model, torch.float32))
+        self.encoder = _by_planes(MemoryEncoder(model, torch.float32, torch.float32))
         self.constants: dict[tuple, Tensor] = {}
 
     def constant(self, values: list, objects: int, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -115,8 +155,10 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
             coords, labels = no_point, no_label
             several = True
         masks, iou, score, tokens = tracker.decoder.predict(embeddings, high_0, high_1, coords, labels, given, has_mask)
-        prediction = Prediction(masks, iou, score, several)
+        prediction = Prediction(masks.float(), iou.float(), score.float(), several)
         predictions.append(prediction)
+        if frame + 1 == frames:
+            break
         chosen = prediction.chosen()
         token = tokens.gather(1, chosen.view(-1, 1, 1).expand(-1, 1, tokens.shape[2]))[:, 0]
         there = (score > 0).float()
@@ -161,6 +203,8 @@ def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
         iou = (guess & truth).flatten(2).sum(dim=2) / union.clamp(min=1)
     iou_loss = (guesses - iou).abs().mean(dim=1)
     there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
+    # Hidden objects are rare, and a score that leans towards what is common would never notice them.
+    there = there * torch.where(visible, 1.0, 2.0)
     loss = visible * (mask_loss.gather(1, best)[:, 0] + iou_loss) + there
     taken = prediction.chosen() - 1 if prediction.several else prediction.chosen()
     return loss, torch.where(visible, iou.gather(1, taken.unsqueeze(1))[:, 0], torch.nan)

@@ -35,6 +35,10 @@ class Shape:
         ]
         self.hole = float(random.uniform(0.35, 0.6))
         self.limbs = self._limbs(random, moving)
+        # Legs in the shade, a bright head: parts of one thing may differ more than a thing from what is behind it.
+        self.tones = np.ones(len(self.limbs), np.float32)
+        if random.random() < 0.5:
+            self.tones = random.uniform(0.35, 1.2, len(self.limbs)).astype(np.float32)
 
     def _limbs(self, random: np.random.Generator, moving: float) -> list[tuple]:
         """Capsules `(x0, y0, x1, y1, thickness, swing, pace, phase)`: a body, a head, legs; or loose round parts."""
@@ -75,10 +79,15 @@ class Shape:
         size = self.bend * np.sin(self.bend_pace * time + self.bend_phase)
         return u, v + np.float32(size) * np.sin(np.float32(self.bend_order) * u)
 
-    def inside(self, u: np.ndarray, v: np.ndarray, time: float) -> np.ndarray:
-        """Signed distance of points of the straight frame, f32, about in units of the radius."""
+    def inside(self, u: np.ndarray, v: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Signed distance of points of the straight frame, f32, about in units of the radius, and the number of the
+        limb that each is in, for shapes that have limbs.
+        """
         if self.limbs:
             return self._capsules(u, v, time)
+        return self._outline(u, v, time), None
+
+    def _outline(self, u: np.ndarray, v: np.ndarray, time: float) -> np.ndarray:
         v = v / np.float32(self.aspect)
         if self.kind == "box":
             return (0.85 - np.maximum(np.abs(u), np.abs(v))) * np.float32(self.aspect)
@@ -95,13 +104,15 @@ class Shape:
             edge += np.float32(size) * np.sin(order * angle + np.float32(phase + drift * time))
         return (edge - distance) * np.float32(self.aspect)
 
-    def _capsules(self, u: np.ndarray, v: np.ndarray, time: float) -> np.ndarray:
-        best = np.full_like(u, -9.0)
-        for x0, y0, x1, y1, thickness, swing, pace, phase in self.limbs:
+    def _capsules(self, u: np.ndarray, v: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray]:
+        best, part = np.full_like(u, -9.0), np.zeros(u.shape, np.uint8)
+        for index, (x0, y0, x1, y1, thickness, swing, pace, phase) in enumerate(self.limbs):
             turn = swing * np.sin(pace * time + phase)
             dx, dy = x1 - x0, y1 - y0
             dx, dy = dx * np.cos(turn) - dy * np.sin(turn), dx * np.sin(turn) + dy * np.cos(turn)
             along = np.clip(((u - x0) * dx + (v - y0) * dy) / max(dx * dx + dy * dy, 1e-6), 0, 1).astype(np.float32)
             away = np.hypot(u - np.float32(x0) - along * np.float32(dx), v - np.float32(y0) - along * np.float32(dy))
-            np.maximum(best, np.float32(thickness) - away, out=best)
-        return best
+            depth = np.float32(thickness) - away
+            deeper = depth > best
+            best[deeper], part[deeper] = depth[deeper], index
+        return best, part

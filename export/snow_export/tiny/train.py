@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from .batches import SCHEDULE, Batch, Clips, Pool, clips_before, least_pool, make_batch, phase_at
-from .model import new_model, resized
+from .model import new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
 EMA_DECAY = 0.999
@@ -32,7 +32,8 @@ def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
     """`FIGURES` of a batch, f32 `[4]`: the loss, the mean IoU on the prompted frames and on later frames, and how often
     the object score is on the right side. Only the loss has a gradient.
     """
-    predictions = roll_out(tracker, batch.images, batch.window_of, batch.prompt())
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=tracker.rounded):
+        predictions = roll_out(tracker, batch.images, batch.window_of, batch.prompt())
     weight = batch.weight / batch.weight.sum().clamp(min=1)
     losses, ious, right = [], [], []
     for frame, prediction in enumerate(predictions):
@@ -63,8 +64,7 @@ class Graph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):
-                step_loss(tracker, self.batch)[0].backward()
+            step_loss(tracker, self.batch)[0].backward()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads (NCCL's, the clip reader's) may use the device meanwhile.
@@ -90,11 +90,11 @@ class Graph:
 class Training:
     """A model, the mean of its recent weights, and its optimiser."""
 
-    def __init__(self, seed: int, device: torch.device, rate: float, graphs: bool):
-        self.model = new_model(seed)
+    def __init__(self, model: nn.Module, device: torch.device, rate: float, graphs: bool):
+        self.model = model
         # The tracker drops the fourth pyramid level, so nothing would ever move it.
         self.model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
-        self.trackers = {side: Tracker(self._at(side)) for side in (224, 336)}
+        self.trackers = {side: Tracker(self._at(side), rounded=device.type == "cuda") for side in (224, 336)}
         for part in (self.model, *self.trackers.values()):
             part.to(device).train()
         self.named = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -194,6 +194,7 @@ def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterato
             batch_size=None,
             num_workers=options.workers,
             prefetch_factor=6,
+            pin_memory=device.type == "cuda",
             # CUDA does not survive a fork.
             multiprocessing_context="forkserver" if device.type == "cuda" else None,
         )
@@ -208,12 +209,14 @@ def train(rank: int, options: argparse.Namespace) -> None:
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", rank=rank, world_size=options.gpus, device_id=device)
     torch.set_float32_matmul_precision("high")
-    training = Training(options.seed, device, options.rate, graphs=device.type == "cuda" and not options.no_graphs)
+    model = trained_model(options.start) if options.start else new_model(options.seed)
+    training = Training(model, device, options.rate, graphs=device.type == "cuda" and not options.no_graphs)
     training.resume(options.out)
     pool = Pool(options.pool, device)
     # A resumed run fills its pool with the clips that it had.
     due = clips_before(training.step, least_pool())
     number = max(0, due - options.pool)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     stream = clip_stream(options, rank, number, device)
     since, window = time.monotonic(), []
     last = min(options.steps, SCHEDULE[-1].until)
@@ -273,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="checkpoint to begin with, instead of new weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs of this host to train on")
     parser.add_argument("--no-graphs", action="store_true", help="launch every kernel by itself on a GPU")
