@@ -48,11 +48,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
             shape=x.shape,
             version=1,
         )
-    pairs = x.float().unflatten(2, (-1, cos.shape[1], 2))
-    cos, sin = cos.float()[None, :, None], sin.float()[None, :, None]
-    first, second = pairs.unbind(-1)
-    rotated = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return rotated.flatten(2).to(x.dtype)
+    # One complex product for each pair instead of a dozen small operations: training spent a tenth of its time here.
+    pairs = torch.view_as_complex(x.float().unflatten(2, (-1, cos.shape[1], 2)))
+    turn = torch.complex(cos.float(), sin.float())[:, None]
+    return torch.view_as_real(pairs * turn).flatten(2).to(x.dtype)
 
 
 def concat_tokens(tensors: Sequence[Tensor], tokens: int | torch.SymInt) -> Tensor:

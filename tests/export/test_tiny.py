@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from snow_export import reference
 from snow_export.random_checkpoint import randomise
-from snow_export.tiny.batches import Clips, Pool, make_batch, phase_at
+from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, phase_at
 from snow_export.tiny.clips import Settings, make_clip
 from snow_export.tiny.evaluate import Figures
 from snow_export.tiny.model import new_model
@@ -63,10 +63,11 @@ def test_prompts_point_at_their_objects():
     for number in range(3):
         pool.add(number, *clips[number])
     kinds = set()
-    for step in (*range(0, 40), 4001, 7000, 7001, 12000, 12001):
-        batch, kind = make_batch(pool, step, seed=5, shrink=8)
+    for step in (*range(0, 40), 5001, 7000, 7001, 12000, 12001):
+        phase = phase_at(SCHEDULES["whole"], step)
+        batch, kind = make_batch(pool, phase, step, seed=5, shrink=8)
         kinds.add((kind, batch.images.shape[2]))
-        assert batch.images.shape[1] == phase_at(step).frames
+        assert batch.images.shape[1] == phase.frames
         assert batch.truth.shape[1:] == batch.images.shape[1:4]
         for n in range(len(batch.weight)):
             if not batch.weight[n]:

@@ -51,22 +51,32 @@ class Phase:
 
 
 # Single frames first: a tracker that cannot segment has nothing to remember.
-SCHEDULE = (
-    Phase(5000, 1, 96, 192, 1, 3, (BOX, BOX, BOX, BOX, POINT, POINT, POINTS, MASK)),
-    Phase(11500, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
-    Phase(15500, 16, 12, 32, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
-)
+SCHEDULES = {
+    "whole": (
+        Phase(5000, 1, 96, 192, 1, 3, (BOX, BOX, BOX, BOX, POINT, POINT, POINTS, MASK)),
+        Phase(11500, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
+        Phase(15500, 16, 16, 40, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
+    ),
+    # For weights that segment and track already (`--start`).
+    "continue": (
+        Phase(2200, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
+        Phase(4900, 16, 16, 40, 5, 3, (BOX, BOX, BOX, POINT, MASK)),
+    ),
+}
+Schedule = tuple[Phase, ...]
 
 
-def phase_at(step: int) -> Phase | None:
+def phase_at(schedule: Schedule, step: int) -> Phase | None:
     """The phase that a step belongs to; None after the last."""
-    return next((phase for phase in SCHEDULE if step < phase.until), None)
+    return next((phase for phase in schedule if step < phase.until), None)
 
 
-def clips_before(step: int, first: int) -> int:
-    """How many clips a run has used when a step begins: `first` at its start, then what its phases ask for."""
-    used, begin = first, 0
-    for phase in SCHEDULE:
+def clips_before(schedule: Schedule, step: int) -> int:
+    """How many clips a run has used when a step begins: enough for a varied batch at its start, then what its phases
+    ask for.
+    """
+    used, begin = math.ceil(schedule[0].windows / 3), 0
+    for phase in schedule:
         used += phase.fresh * (min(step, phase.until) - min(step, begin))
         begin = phase.until
     return used
@@ -201,9 +211,11 @@ def _boxes(mask: Tensor, jitter: Tensor) -> Tensor:
     return (box + jitter * (box[:, 1:] - box[:, :1])).clamp(0, mask.shape[1])
 
 
-def make_batch(pool: Pool, step: int, seed: int, rank: int = 0, shrink: int = 1) -> tuple[Batch, str]:
-    """The batch of a step and the kind of its prompts; `shrink` divides windows and objects, for small machines."""
-    phase, device = phase_at(step), pool.frames.device
+def make_batch(pool: Pool, phase: Phase, step: int, seed: int, rank: int = 0, shrink: int = 1) -> tuple[Batch, str]:
+    """The batch of a step of a phase and the kind of its prompts; `shrink` divides windows and objects, for small
+    machines.
+    """
+    device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
     large = phase.large(step)
     part = (2 / 5 if large else 1) / shrink
@@ -237,8 +249,3 @@ def make_batch(pool: Pool, step: int, seed: int, rank: int = 0, shrink: int = 1)
         coords, labels = torch.zeros(count, 1, 2, device=device), [-1]
     labels = upload(np.array([labels]), device).expand(count, -1).contiguous()
     return Batch(images, truth, window_of, weight, coords, labels, kind == MASK), kind
-
-
-def least_pool() -> int:
-    """Clips that a pool must hold before the first step: enough that a batch is varied."""
-    return math.ceil(SCHEDULE[0].windows / 3)

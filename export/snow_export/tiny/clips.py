@@ -258,6 +258,8 @@ def varied(random: np.random.Generator, side: int, frames: int) -> Settings:
         objects=(2, int(random.integers(3, 7))),
         radius=(0.06, float(random.uniform(0.2, 0.36))),
         lookalikes=float(random.uniform(0, 0.6)),
+        meeting=float(random.uniform(0.4, 1.0)),
+        crossing=float(random.uniform(0.1, 0.6)),
         deform=float(random.uniform(0.3, 1.5)),
         noise=float(random.uniform(2, 14)),
     )

@@ -5,6 +5,7 @@ before, and sixteen pointers.
 """
 
 import copy
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,25 @@ from ..stages.memory_encoder import MemoryEncoder
 from ..stages.vision_encoder import VisionEncoder
 
 
+def fused(function):
+    """`function` compiled to single kernels for tensors on a GPU; as it is elsewhere."""
+    compiled = torch.compile(function, dynamic=True)
+
+    @functools.wraps(function)
+    def call(first: Tensor, *others):
+        return (compiled if first.is_cuda else function)(first, *others)
+
+    return call
+
+
+@fused
+def _norm_planes(x_nchw: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    x_nchw = x_nchw.float()
+    centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
+    scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + eps)
+    return centred * scale * weight.view(-1, 1, 1) + bias.view(-1, 1, 1)
+
+
 class _ChannelNorm(nn.Module):
     """`Sam3TrackerVideoLayerNorm` over the channels of `[n, c, h, w]` as sums over planes.
 
@@ -31,10 +51,7 @@ class _ChannelNorm(nn.Module):
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        x_nchw = x_nchw.float()
-        centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
-        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
-        return centred * scale * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+        return _norm_planes(x_nchw, self.weight, self.bias, self.eps)
 
 
 def _by_planes(stage: nn.Module) -> nn.Module:
@@ -179,6 +196,22 @@ def targets(truth: Tensor, low: int) -> Tensor:
     return F.interpolate(truth.float().unsqueeze(1), (low, low), mode="area")[:, 0]
 
 
+@fused
+def _candidate_losses(candidates: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask loss and IoU, `[N, K]` each, of candidate logits and their targets `[N, K, h, w]`."""
+    cross = F.binary_cross_entropy_with_logits(candidates, wanted, reduction="none")
+    probability = candidates.sigmoid()
+    off = (probability - wanted).abs()
+    focal = (cross * off**2).flatten(2).mean(dim=2)
+    overlap = (probability * wanted).flatten(2).sum(dim=2)
+    dice = 1 - (2 * overlap + 1) / (probability.flatten(2).sum(dim=2) + wanted.flatten(2).sum(dim=2) + 1)
+    mask_loss = 20 * focal + dice
+    guess, truth = candidates.detach() > 0, wanted > 0.5
+    union = (guess | truth).flatten(2).sum(dim=2)
+    iou = (guess & truth).flatten(2).sum(dim=2) / union.clamp(min=1)
+    return mask_loss, iou
+
+
 def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
     """Loss `[N]` of a frame and the IoU `[N]` of the mask that the tracker takes; `target` `[N, h, w]` in 0..1.
 
@@ -189,18 +222,8 @@ def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
     candidates = prediction.masks[:, 1:] if prediction.several else prediction.masks[:, :1]
     guesses = prediction.iou[:, 1:] if prediction.several else prediction.iou[:, :1]
     wanted = target.unsqueeze(1).expand_as(candidates)
-    cross = F.binary_cross_entropy_with_logits(candidates, wanted, reduction="none")
-    probability = candidates.sigmoid()
-    off = (probability - wanted).abs()
-    focal = (cross * off**2).flatten(2).mean(dim=2)
-    overlap = (probability * wanted).flatten(2).sum(dim=2)
-    dice = 1 - (2 * overlap + 1) / (probability.flatten(2).sum(dim=2) + wanted.flatten(2).sum(dim=2) + 1)
-    mask_loss = 20 * focal + dice
+    mask_loss, iou = _candidate_losses(candidates, wanted)
     best = mask_loss.detach().argmin(dim=1, keepdim=True)
-    with torch.no_grad():
-        guess, truth = candidates > 0, wanted > 0.5
-        union = (guess | truth).flatten(2).sum(dim=2)
-        iou = (guess & truth).flatten(2).sum(dim=2) / union.clamp(min=1)
     iou_loss = (guesses - iou).abs().mean(dim=1)
     there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
     # Hidden objects are rare, and a score that leans towards what is common would never notice them.

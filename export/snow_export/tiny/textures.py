@@ -1,6 +1,7 @@
-"""Textures for procedural clips: noise, patterns, surfaces as nature has them, and photographs that scikit-image and scikit-learn ship.
+"""Textures for procedural clips: noise, patterns, surfaces as nature has them, and photographs.
 
-Every photograph is named here with its licence; `models/snow-tiny` repeats the list.
+The photographs are those that scikit-image and scikit-learn ship. Each is named here with its licence;
+`models/snow-tiny` repeats the list.
 """
 
 from functools import cache

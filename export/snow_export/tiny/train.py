@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from .batches import SCHEDULE, Batch, Clips, Pool, clips_before, least_pool, make_batch, phase_at
+from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, phase_at
 from .model import new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
@@ -47,10 +47,10 @@ def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
     return torch.stack([loss, ious[0].nanmean(), later.detach(), torch.stack(right).mean().detach()])
 
 
-def learning_rate(step: int, peak: float) -> float:
-    """Warm-up, then a cosine to a hundredth over the whole schedule."""
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm-up, then a cosine to a hundredth over the whole schedule of `steps`."""
     warm = min(1.0, (step + 1) / 300)
-    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / SCHEDULE[-1].until, 1.0))))
+    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))))
 
 
 class Graph:
@@ -187,7 +187,8 @@ class Training:
 
 def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The clips of a rank from number `first` on, made ahead by worker processes."""
-    last = clips_before(SCHEDULE[-1].until, least_pool())
+    schedule = SCHEDULES[options.schedule]
+    last = clips_before(schedule, schedule[-1].until)
     return iter(
         DataLoader(
             Subset(Clips(options.seed, rank), range(first, last)),
@@ -214,21 +215,24 @@ def train(rank: int, options: argparse.Namespace) -> None:
     training.resume(options.out)
     pool = Pool(options.pool, device)
     # A resumed run fills its pool with the clips that it had.
-    due = clips_before(training.step, least_pool())
+    schedule = SCHEDULES[options.schedule]
+    due = clips_before(schedule, training.step)
     number = max(0, due - options.pool)
+    # cuDNN plans its attention anew for every shape, and a rollout has one for each length of the memory.
     torch.backends.cuda.enable_cudnn_sdp(False)
     stream = clip_stream(options, rank, number, device)
     since, window = time.monotonic(), []
-    last = min(options.steps, SCHEDULE[-1].until)
+    steps = schedule[-1].until
+    last = min(options.steps, steps) if options.steps else steps
     while training.step < last:
-        phase = phase_at(training.step)
-        due = clips_before(training.step, least_pool()) + phase.fresh
+        phase = phase_at(schedule, training.step)
+        due = clips_before(schedule, training.step) + phase.fresh
         while number < due:
             pool.add(number, *next(stream))
             number += 1
-        batch, kind = make_batch(pool, training.step, options.seed, rank, options.shrink)
+        batch, kind = make_batch(pool, phase, training.step, options.seed, rank, options.shrink)
         figures = training.gradient(batch, kind)
-        training.update(learning_rate(training.step, options.rate), options.gpus)
+        training.update(learning_rate(training.step, steps, options.rate), options.gpus)
         # Reading a value would wait for the device at every step.
         window.append(figures)
         training.step += 1
@@ -280,7 +284,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs of this host to train on")
     parser.add_argument("--no-graphs", action="store_true", help="launch every kernel by itself on a GPU")
-    parser.add_argument("--steps", type=int, default=SCHEDULE[-1].until, help="stop after this step of the schedule")
+    parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="whole", help="which phases to go through")
+    parser.add_argument("--steps", type=int, help="stop after this step of the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
