@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from exporting import RESOLUTION, ROOT, WINDOW, left_over, snow_export, snow_export_process
 from safetensors.numpy import load_file, save_file
+from snow_export.checkpoint import find_checkpoint
 
 SCHEMA = json.loads((ROOT / "models" / "schema" / "manifest.schema.json").read_text())
 ROLES = ["vision_encoder", "memory_attention", "mask_decoder", "memory_encoder"]
@@ -114,8 +115,21 @@ def test_the_golden_vectors(bundle):
 
 
 def test_the_default_bundle():
-    """The bundle that comes with the project is whole, and says that its weights are random."""
-    folder = ROOT / "models" / "snow-random-112-fp16"
+    """The bundle that runs when none is named is whole, and the checkpoint beside it is what it was made from."""
+    model = ROOT / "models" / "snow-tiny"
+    folder = model / "snow-tiny-336-fp16"
+    check_files(folder)
+    check_signatures(folder)
+    source = manifest_of(folder)["source"]
+    assert source["random_weights"] is False
+    assert source["sha256"] == find_checkpoint(str(model / "checkpoint")).sha256()
+    committed = sum(path.stat().st_size for path in [*model.rglob("*"), *(ROOT / "demo").rglob("*")] if path.is_file())
+    assert committed <= 16_000_000
+
+
+def test_the_bundle_of_the_rust_tests():
+    """It is whole, and says that its weights are random."""
+    folder = ROOT / "tests" / "fixtures" / "snow-random-112-fp16"
     check_files(folder)
     check_signatures(folder)
     assert manifest_of(folder)["source"]["random_weights"] is True

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::fake::{Desk, Ran, names_in, read_json, write_images};
 
-/// The demo's bundle: real graphs, small.
+/// A bundle with random weights: real graphs, small.
 fn bundle() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/snow-random-112-fp16")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/snow-random-112-fp16")
 }
 
 /// A folder with images and a cache of its own.
@@ -29,7 +29,7 @@ impl Bench {
         command
     }
 
-    /// `snow-ort plan` of the demo's bundle: its only entry.
+    /// `snow-ort plan` of that bundle: its only entry.
     fn plan(&self, args: &[&str]) -> (Ran, Value) {
         let mut command = self.command("plan");
         command

@@ -71,7 +71,7 @@ def run(out: Path, *options: object) -> dict:
     """Tracks the start of the demo clip and returns run.json."""
     prompts = out.with_suffix(".json")
     prompts.write_text(json.dumps(PROMPTS))
-    command = [program(), "run", ROOT / "demo/clip.mp4", "--model", ROOT / "models/snow-random-112-fp16"]
+    command = [program(), "run", ROOT / "demo/clip.mp4", "--model", ROOT / "tests/fixtures/snow-random-112-fp16"]
     command += ["--prompts", prompts, "--max-frames", FRAMES, "--out", out, *options]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

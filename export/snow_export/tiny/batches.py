@@ -18,7 +18,7 @@ from .clips import SEEDS, make_clip, varied
 from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
-MADE_SIDE, MADE_FRAMES = 320, 16
+MADE_SIDE, MADE_FRAMES = 320, 32
 # More objects than any clip has.
 MOST_OBJECTS = 8
 # Added to the luck, 0 to 1, of objects that are hidden on some frame of a window: there is most to learn from them.

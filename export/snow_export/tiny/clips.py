@@ -23,7 +23,8 @@ class Settings:
     """What clips may contain. Lengths are fractions of the side, times are frames, shares are probabilities.
 
     `speed` is a typical step of an object from one frame to the next; `meeting` the share of clips in which an
-    occluder is aimed at an object, so that it hides all of it or most of it for a while.
+    occluder is aimed at an object, so that it hides all of it or most of it for a while; `staying` the share of these
+    that stay in front of it.
     """
 
     side: int = 224
@@ -34,6 +35,7 @@ class Settings:
     lookalikes: float = 0.35
     occluders: float = 0.3
     meeting: float = 0.5
+    staying: float = 0.4
     crossing: float = 0.3
     leaving: float = 0.15
     camera: float = 0.7
@@ -97,12 +99,13 @@ def _objects(random: np.random.Generator, settings: Settings) -> list[Body]:
     return bodies
 
 
-def _meeting(random: np.random.Generator, settings: Settings, other: Body, reach: float) -> Meeting:
+def _meeting(random: np.random.Generator, settings: Settings, other: Body, reach: float, dwell: float = 0.0) -> Meeting:
     """Passes over `other` near the middle of the clip and is clear of it on the first frame."""
     clear = 1.3 * (reach + other.radius)
     when = random.uniform(0.3, 0.75) * max(settings.frames - 1, 1)
-    speed = max(clear / max(when, 1.0), settings.speed * random.uniform(1.0, 3.0))
-    return Meeting(other, when, float(speed), random.uniform(0, 6.3), float(random.normal(0, 0.2 * other.radius)))
+    speed = max(clear / max(when - dwell / 2, 1.0), settings.speed * random.uniform(1.0, 3.0))
+    angle, offset = random.uniform(0, 6.3), float(random.normal(0, 0.2 * other.radius))
+    return Meeting(other, when, float(speed), angle, offset, dwell)
 
 
 def _occluders(random: np.random.Generator, settings: Settings, bodies: list[Body]) -> list[Body]:
@@ -120,7 +123,8 @@ def _occluders(random: np.random.Generator, settings: Settings, bodies: list[Bod
         radius = other.radius * random.uniform(1.2, 2.0)
         shape = Shape(random, settings.deform, kind, float(random.uniform(0.8, 1.0)))
         body = Body(**_dressed(random, settings, radius, shape), **wander(random, settings.speed, False))
-        body.meeting = _meeting(random, settings, other, radius)
+        dwell = random.uniform(0.05, 0.3) * settings.frames if random.random() < settings.staying else 0.0
+        body.meeting = _meeting(random, settings, other, radius, dwell)
         found.append(body)
     return found
 

@@ -54,6 +54,13 @@ PALETTE = np.array([[(i * 67) % 256, (i * 131 + 60) % 256, (i * 197 + 120) % 256
 PALETTE[0] = 0
 
 
+def write_mask(path: Path, ids: np.ndarray) -> None:
+    """Writes u8 `[h, w]` as an index PNG."""
+    mask = Image.fromarray(ids)
+    mask.putpalette(PALETTE.tobytes())
+    mask.save(path)
+
+
 def write_clip(folder: Path, clip: Clip) -> None:
     """Writes a clip's folder, under its final name only when it is whole."""
     partial = folder.with_name(folder.name + ".partial")
@@ -61,9 +68,7 @@ def write_clip(folder: Path, clip: Clip) -> None:
         (partial / name).mkdir(parents=True, exist_ok=True)
     for index, (frame, ids) in enumerate(zip(clip.frames, clip.ids, strict=True)):
         Image.fromarray(frame).save(partial / "frames" / f"{index:05d}.png", compress_level=1)
-        mask = Image.fromarray(ids, "P")
-        mask.putpalette(PALETTE.tobytes())
-        mask.save(partial / "gt" / f"{index:05d}.png")
+        write_mask(partial / "gt" / f"{index:05d}.png", ids)
     prompts = [{"frame": 0, "object": o, "box": box_of(clip.ids[0] == o)} for o in fair_objects(clip)]
     (partial / "prompts.json").write_text(json.dumps(prompts))
     areas = {"seen": clip.seen().tolist(), "areas": clip.areas.tolist()}

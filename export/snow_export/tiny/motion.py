@@ -27,18 +27,22 @@ class Path:
 
 @dataclass
 class Meeting:
-    """A path relative to another: there at `when`, passing with `speed` in the direction `angle`, `offset` aside."""
+    """A path relative to another: there at `when` for `dwell`, passing with `speed` in the direction `angle`, `offset`
+    aside.
+    """
 
     other: "Body"
     when: float
     speed: float
     angle: float
     offset: float
+    dwell: float = 0.0
 
     def at(self, time: float) -> tuple[float, float]:
         """The place at a time."""
         x, y = self.other.place(time)
-        along = (time - self.when) * self.speed
+        late = time - self.when
+        along = np.sign(late) * max(abs(late) - self.dwell / 2, 0) * self.speed
         dx, dy = np.cos(self.angle), np.sin(self.angle)
         return float(x + along * dx - self.offset * dy), float(y + along * dy + self.offset * dx)
 

@@ -5,7 +5,6 @@ before, and sixteen pointers.
 """
 
 import copy
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -20,25 +19,6 @@ from ..stages.memory_encoder import MemoryEncoder
 from ..stages.vision_encoder import VisionEncoder
 
 
-def fused(function):
-    """`function` compiled to single kernels for tensors on a GPU; as it is elsewhere."""
-    compiled = torch.compile(function, dynamic=True)
-
-    @functools.wraps(function)
-    def call(first: Tensor, *others):
-        return (compiled if first.is_cuda else function)(first, *others)
-
-    return call
-
-
-@fused
-def _norm_planes(x_nchw: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    x_nchw = x_nchw.float()
-    centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + eps)
-    return centred * scale * weight.view(-1, 1, 1) + bias.view(-1, 1, 1)
-
-
 class _ChannelNorm(nn.Module):
     """`Sam3TrackerVideoLayerNorm` over the channels of `[n, c, h, w]` as sums over planes.
 
@@ -51,7 +31,10 @@ class _ChannelNorm(nn.Module):
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        return _norm_planes(x_nchw, self.weight, self.bias, self.eps)
+        x_nchw = x_nchw.float()
+        centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
+        return centred * scale * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
 
 
 def _by_planes(stage: nn.Module) -> nn.Module:
@@ -196,7 +179,6 @@ def targets(truth: Tensor, low: int) -> Tensor:
     return F.interpolate(truth.float().unsqueeze(1), (low, low), mode="area")[:, 0]
 
 
-@fused
 def _candidate_losses(candidates: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Mask loss and IoU, `[N, K]` each, of candidate logits and their targets `[N, K, h, w]`."""
     cross = F.binary_cross_entropy_with_logits(candidates, wanted, reduction="none")
