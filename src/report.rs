@@ -83,13 +83,12 @@ pub struct RunReport {
 pub struct ArenaReport {
     /// Most that the arena took from the system: the limit bounds this.
     pub peak_bytes: u64,
-    /// Most that was in weights and tensors at once; null with a limit, as the library counts what is reserved before
-    /// the first frame as in use.
-    pub in_use_bytes: Option<u64>,
+    /// Most that was in weights and tensors at once; on a GPU with a limit, what was reserved before the first frame
+    /// counts.
+    pub in_use_bytes: u64,
     /// The limit; null without one.
     pub limit_bytes: Option<u64>,
-    /// What the run was predicted to need at most, which the arena then took before the first frame; null when nothing
-    /// was predicted (without `--mem-limit`).
+    /// What the run was predicted to need at most; null when nothing was predicted (without `--mem-limit`).
     pub predicted_bytes: Option<u64>,
 }
 

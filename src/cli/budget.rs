@@ -47,6 +47,7 @@ pub(super) fn groups(
         .into_iter()
         .map(|(history, objects)| Group {
             objects,
+            first: history.first().copied().unwrap_or(0),
             extent: Extent::new(&policy, history.len(), num_frames),
         })
         .collect())
@@ -56,7 +57,11 @@ pub(super) fn groups(
 pub(super) fn alike(bundle: &Bundle, objects: usize) -> Result<Vec<Group>> {
     let policy = ModelSpec::of(bundle)?.policy;
     let extent = Extent::new(&policy, 1, usize::MAX);
-    Ok(vec![Group { objects, extent }])
+    Ok(vec![Group {
+        objects,
+        first: 0,
+        extent,
+    }])
 }
 
 /// Measures what is not known yet and plans.

@@ -128,6 +128,10 @@ fn show(planned: &Planned) {
         ("total", plan.total_bytes, ""),
     ];
     for (name, bytes, note) in rows {
+        // The processor's arena has no gaps.
+        if name == "headroom" && bytes == 0 {
+            continue;
+        }
         let line = format!("  {name:<17} {:>9}  {note}", size::show(bytes));
         say(line.trim_end());
     }

@@ -446,8 +446,8 @@ fn compose(
         fps: frames as f64 / tracking_s.max(1e-9),
         peak_memory_bytes: report::peak_memory_bytes(),
         arena: seen.arena.map(|stats| ArenaReport {
-            peak_bytes: stats.held,
-            in_use_bytes: seen.predicted.is_none().then_some(stats.peak_in_use),
+            peak_bytes: stats.peak_held,
+            in_use_bytes: stats.peak_in_use,
             limit_bytes: stats.limit,
             predicted_bytes: seen.predicted,
         }),

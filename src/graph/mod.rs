@@ -184,8 +184,10 @@ pub struct ArenaStats {
     pub in_use: u64,
     /// Most that was in tensors and weights at once.
     pub peak_in_use: u64,
-    /// Taken from the system; the arena gives nothing back, so this is its peak too. The limit bounds this.
+    /// Taken from the system now. The limit bounds this.
     pub held: u64,
+    /// Most that was taken from the system at once.
+    pub peak_held: u64,
     /// Most that it may take; `None` without a limit.
     pub limit: Option<u64>,
 }
@@ -224,6 +226,15 @@ pub trait Graph {
     /// What the file itself says; `None` for a graph that is no file.
     fn signature(&self) -> Option<Signature> {
         None
+    }
+
+    /// Gives outputs of fixed shape places of their own, now, which every run writes anew: for outputs that nobody uses
+    /// any more when the graph runs again. A backend that has no need of it does nothing.
+    ///
+    /// # Errors
+    /// An output that is unknown or has no fixed shape, or no memory.
+    fn keep_outputs(&mut self, _outputs: &[&str]) -> Result<(), GraphError> {
+        Ok(())
     }
 
     /// Runs the graph on inputs by name and returns the outputs asked for, in that order, on the backend's device.

@@ -6,6 +6,8 @@
 
 pub mod sounding;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Dim, Manifest, Role};
@@ -14,21 +16,20 @@ use crate::policy::Parameters;
 /// Most objects that go through a graph at once when nothing else is said: more gain no speed on the processor.
 pub const DEFAULT_CHUNK: usize = 8;
 
-/// The arena's unit: every tensor takes a multiple of it.
-const UNIT: u64 = 256;
+/// What the arena rounds a tensor up to: small ones, and those from [`LARGE`] on.
+const UNITS: [u64; 2] = [256, 4096];
+const LARGE: u64 = 64 << 10;
 
-/// The worst moment divided by this stands for what is not counted one by one: tensors of a few bytes, each rounded up to
-/// [`UNIT`]. They were 1/1500 where they were seen.
-const SMALL_THINGS: u64 = 100;
+/// The worst moment divided by this stands for what is not counted one by one: tensors of a few bytes, each rounded up,
+/// and kernels that take more of the arena on one run than on another. Together they were up to 1/39 of it.
+const UNCOUNTED: u64 = 16;
 
-/// What the arena has to hold for `working` bytes of tensors that come and go.
+/// What a GPU's arena loses to gaps between tensors that come and go, in percent of them.
 ///
-/// It cannot move a tensor, so that a large one may find gaps only: the memory attention alone, in an empty region, runs
-/// with 1.2 to 1.4 times what it has in use. Two fifths more were enough for every bundle and number of objects that was
-/// tried with a limit of exactly the prediction; three tenths were not.
-fn headroom(working: u64) -> u64 {
-    rounded(working / 5 * 2)
-}
+/// It cannot move a tensor, so that a large one may find gaps only: the memory attention alone, in an empty region, ran
+/// with 1.2 to 1.4 times what it had in use (on the processor, with the same arena). What the bank keeps lies side by
+/// side (`Tracker::remember`). The processor's own blocks leave no gaps.
+pub const GPU_GAPS_PERCENT: u64 = 40;
 
 /// How much an object recalls at most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,8 @@ impl StageCost {
 pub struct Costs {
     /// Whether weights are laid out anew, in the arena; they stay mapped from their files otherwise.
     pub packed: bool,
+    /// What the arena loses to gaps, in percent of the tensors that come and go.
+    pub gaps_percent: u64,
     /// Image to features.
     pub vision_encoder: StageCost,
     /// Features conditioned on memory.
@@ -154,11 +157,13 @@ impl Sizes {
     }
 }
 
-/// Objects with the same history.
+/// Objects with prompts on the same frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
     /// How many.
     pub objects: usize,
+    /// Their first frame. Groups that share it are tracked together until the first prompt that they do not share.
+    pub first: usize,
     /// What each recalls at most.
     pub extent: Extent,
 }
@@ -223,7 +228,7 @@ impl Plan {
 }
 
 fn rounded(bytes: u64) -> u64 {
-    bytes.next_multiple_of(UNIT)
+    bytes.next_multiple_of(UNITS[usize::from(bytes >= LARGE)])
 }
 
 /// What `groups` need when at most `chunk` objects go through a graph at once.
@@ -235,18 +240,20 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
             + (extent.pointers + extent.cond_pointers) as u64 * rounded(sizes.pointers * objects)
     };
     let mut bank = 0;
+    let mut together: BTreeMap<usize, (usize, Extent)> = BTreeMap::new();
+    for group in groups {
+        let (whole, rest) = (group.objects / chunk, group.objects % chunk);
+        bank += whole as u64 * bank_of(chunk, group.extent) + bank_of(rest, group.extent);
+        let (objects, extent) = together.entry(group.first).or_default();
+        *objects += group.objects;
+        *extent = extent.max(group.extent);
+    }
     let mut largest_bank = 0;
     let mut batch = 0;
-    for group in groups {
-        let mut left = group.objects;
-        while left > 0 {
-            let cohort = left.min(chunk);
-            let bytes = bank_of(cohort, group.extent);
-            bank += bytes;
-            largest_bank = largest_bank.max(bytes);
-            batch = batch.max(cohort);
-            left -= cohort;
-        }
+    for (objects, extent) in together.into_values() {
+        let cohort = objects.min(chunk);
+        largest_bank = largest_bank.max(bank_of(cohort, extent));
+        batch = batch.max(cohort);
     }
     let objects: usize = groups.iter().map(|group| group.objects).sum();
     let workspace = Workspace {
@@ -265,12 +272,12 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         sizes.features + largest_bank,
     ];
     let worst = moments.into_iter().max().unwrap_or(0);
-    let working = bank + worst + rounded(worst / SMALL_THINGS);
+    let working = worst + rounded(worst / UNCOUNTED);
     let weights = costs.vision_encoder.weights
         + costs.memory_attention.weights
         + costs.mask_decoder.weights
         + costs.memory_encoder.weights;
-    let headroom = headroom(working);
+    let headroom = working * costs.gaps_percent / 100;
     Plan {
         objects,
         chunk,
@@ -280,9 +287,9 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         shared_features_bytes: sizes.features,
         bank_bytes: bank,
         bank_bytes_per_object: bank.checked_div(objects as u64).unwrap_or(0),
-        in_use_bytes: weights + working,
+        in_use_bytes: weights + bank + working,
         headroom_bytes: headroom,
-        total_bytes: weights + working + headroom,
+        total_bytes: weights + bank + working + headroom,
     }
 }
 
@@ -314,7 +321,11 @@ pub fn most_objects(
     limit: u64,
 ) -> usize {
     let fits = |objects: usize| {
-        let groups = [Group { objects, extent }];
+        let groups = [Group {
+            objects,
+            first: 0,
+            extent,
+        }];
         plan(costs, sizes, &groups, 1).total_bytes <= limit
     };
     let (mut fit, mut beyond) = (0, most + 1);
@@ -347,6 +358,7 @@ mod tests {
         };
         Costs {
             packed: true,
+            gaps_percent: GPU_GAPS_PERCENT,
             vision_encoder: stage(1 << 20, 4 << 20, 0),
             memory_attention: stage(1 << 20, 1 << 20, 4 << 20),
             mask_decoder: stage(1 << 20, 0, 1 << 20),
@@ -367,8 +379,20 @@ mod tests {
     fn group(objects: usize) -> [Group; 1] {
         [Group {
             objects,
+            first: 0,
             extent: EXTENT,
         }]
+    }
+
+    #[test]
+    fn objects_that_differ_in_later_prompts_only_go_together_at_first() {
+        let [one] = group(3);
+        let [mut other] = group(2);
+        other.extent.cond_pointers = 2;
+        let plan_of = |groups: &[Group]| plan(&costs(), &sizes(), groups, 8).workspace_bytes;
+        assert_eq!(plan_of(&[one, other]), plan_of(&group(5)));
+        other.first = 4;
+        assert_eq!(plan_of(&[one, other]), plan_of(&group(3)));
     }
 
     #[test]
@@ -379,8 +403,9 @@ mod tests {
         assert_eq!(plan.bank_bytes, 10 * 7 * (1 << 15) + pointers);
         assert_eq!(plan.workspace_bytes.memory_attention, 17 << 20);
         let worst = 18 << 20;
-        let working = plan.bank_bytes + worst + rounded(worst / SMALL_THINGS);
-        assert_eq!(plan.total_bytes, (4 << 20) + working + plan.headroom_bytes);
+        let working = worst + rounded(worst / UNCOUNTED);
+        assert_eq!(plan.in_use_bytes, (4 << 20) + plan.bank_bytes + working);
+        assert_eq!(plan.total_bytes, plan.in_use_bytes + working * 2 / 5);
         assert_eq!(plan.largest().1, 17 << 20);
     }
 

@@ -6,13 +6,13 @@
 
 use std::path::PathBuf;
 
-use super::{Costs, Extent, StageCost};
+use super::{Costs, Extent, GPU_GAPS_PERCENT, StageCost};
 use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
-use crate::graph::{Blank, GraphError, Runtime};
+use crate::graph::{Blank, GraphError, Provider, Runtime};
 use crate::tracker::{TrackError, element_of};
 
 /// Raised when what is measured, or how, changes.
-const CACHE_VERSION: u32 = 1;
+const CACHE_VERSION: u32 = 2;
 
 /// Points of the prompt that the mask decoder is measured with: a box and a point beside it.
 const POINTS: usize = 3;
@@ -68,6 +68,10 @@ pub fn sound(
     };
     let costs = Costs {
         packed,
+        gaps_percent: match runtime.provider() {
+            Provider::Cpu => 0,
+            Provider::Cuda => GPU_GAPS_PERCENT,
+        },
         vision_encoder: stage(Role::VisionEncoder)?,
         memory_attention: stage(Role::MemoryAttention)?,
         mask_decoder: stage(Role::MaskDecoder)?,

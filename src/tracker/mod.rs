@@ -10,10 +10,10 @@ mod stages;
 pub(crate) use self::model::element_of;
 pub use self::model::{Graphs, ModelSpec};
 pub use self::stages::StageTimes;
-use self::stages::{Decode, Features, Stages};
+use self::stages::{Decode, Decoded, Features, Stages};
 use crate::bank::{Bank, BankError, Entry};
 use crate::bundle::Bundle;
-use crate::graph::{ArenaStats, Backend, GraphError, Host, Runtime};
+use crate::graph::{ArenaStats, Backend, GraphError, Host, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::policy::{self, History, Parameters};
 
@@ -199,8 +199,8 @@ impl Tracker {
     ///
     /// # Errors
     /// [`GraphError::ArenaFull`].
-    pub fn reserve(&self, bytes: u64) -> Result<(), GraphError> {
-        self.stages.backend.reserve(bytes)
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
+        self.stages.reserve(bytes)
     }
 
     /// What the arena of all graphs holds; `None` for a backend without one.
@@ -255,8 +255,6 @@ impl Tracker {
         let mut tracked = std::mem::take(&mut self.cohorts);
         for cohort in &mut tracked {
             masks.extend(self.track(frame, &features, cohort)?);
-            // At once, so that only one cohort at a time holds an entry more than it needs.
-            cohort.forget(&self.spec.policy, frame + 1);
         }
         self.cohorts = tracked;
         self.cohorts
@@ -394,24 +392,14 @@ impl Tracker {
         let memory = self
             .stages
             .encode_memory(features, &decoded, mask.as_ref(), true)?;
-        cohort.bank.insert(
-            frame,
-            Entry {
-                memory: Some(memory),
-                pointer: decoded.pointers,
-            },
-        );
+        let masks = self.remember(frame, cohort, memory, decoded)?;
         cohort.history.tracked.remove(&frame);
         cohort.history.cond.push(frame);
-        decoded
-            .masks
-            .into_iter()
-            .next()
-            .ok_or_else(|| GraphError::Tensor {
-                name: "low_res_masks".to_owned(),
-                expected: "one object".to_owned(),
-                got: "none".to_owned(),
-            })
+        masks.into_iter().next().ok_or_else(|| GraphError::Tensor {
+            name: "low_res_masks".to_owned(),
+            expected: "one object".to_owned(),
+            got: "none".to_owned(),
+        })
     }
 
     /// Tracks a cohort on a frame without prompts.
@@ -478,15 +466,39 @@ impl Tracker {
             .stages
             .encode_memory(features, &decoded, None, false)
             .map_err(graph_error)?;
-        cohort.bank.insert(
-            frame,
-            Entry {
-                memory: Some(memory),
-                pointer: decoded.pointers,
-            },
-        );
+        let masks = self
+            .remember(frame, cohort, memory, decoded)
+            .map_err(graph_error)?;
         cohort.history.tracked.insert(frame);
-        Ok(decoded.masks)
+        Ok(masks)
+    }
+
+    /// Puts what a frame leaves in the cohort's bank, in place of what no later frame can recall, and gives the masks.
+    ///
+    /// The arena cannot move a tensor. A graph's output lies amid its working memory: kept there, it would leave gaps
+    /// that the next graph does not fit in. A copy made once that memory is free takes the place of what was forgotten.
+    fn remember(
+        &self,
+        frame: usize,
+        cohort: &mut Cohort,
+        memory: Tensor,
+        decoded: Decoded,
+    ) -> Result<Vec<ObjectMask>, GraphError> {
+        let Decoded {
+            pointers, masks, ..
+        } = decoded;
+        cohort.forget(&self.spec.policy, frame + 1);
+        let backend = self.stages.backend.as_ref();
+        let rows: Vec<usize> = (0..masks.len()).collect();
+        let settled = |tensor: Tensor| backend.gather_rows(&[(&tensor, rows.clone())]);
+        let memory = settled(memory)?;
+        let pointer = settled(pointers)?;
+        let entry = Entry {
+            memory: Some(memory),
+            pointer,
+        };
+        cohort.bank.insert(frame, entry);
+        Ok(masks)
     }
 }
 

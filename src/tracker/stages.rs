@@ -20,7 +20,15 @@ pub struct StageTimes {
     pub memory_encoder_s: f64,
 }
 
-/// What the image of a frame becomes.
+/// Outputs of the vision encoder, in the order of the fields of [`Features`].
+const FEATURES: [&str; 4] = [
+    "features_nlc",
+    "features_no_memory_nlc",
+    "high_res_0_nchw",
+    "high_res_1_nchw",
+];
+
+/// What the image of a frame becomes; the next frame's may be written in the same place.
 pub(super) struct Features {
     pub(super) plain: Tensor,
     pub(super) without_memory: Tensor,
@@ -72,21 +80,24 @@ impl Stages {
         })
     }
 
+    /// Has the arena take `bytes` bytes in one region, with the features at its start.
+    ///
+    /// An output lies amid its graph's working memory otherwise, and the features, which outlive it, would cut the
+    /// region in two.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
+        self.backend.reserve(bytes)?;
+        self.graphs.vision_encoder.keep_outputs(&FEATURES)
+    }
+
     /// Image to features; `image` is `[resolution, resolution, 3]` RGB.
     pub(super) fn encode_image(&mut self, image: Vec<u8>) -> Result<Features, GraphError> {
         let side = self.resolution;
         let image = self.backend.upload(&[1, side, side, 3], Host::U8(image))?;
         let start = Instant::now();
-        let names = [
-            "features_nlc",
-            "features_no_memory_nlc",
-            "high_res_0_nchw",
-            "high_res_1_nchw",
-        ];
         let outputs = self
             .graphs
             .vision_encoder
-            .run(&[("image", &image)], &names)?;
+            .run(&[("image", &image)], &FEATURES)?;
         self.times.vision_encoder_s += start.elapsed().as_secs_f64();
         let [plain, without_memory, high_res_0, high_res_1] = exactly("vision_encoder", outputs)?;
         Ok(Features {

@@ -1,15 +1,12 @@
 //! The one arena that all sessions of a process allocate from, so that a limit on it bounds the whole run.
 //!
-//! Each session has an arena of its own otherwise, and a limit on each bounds nothing. The library registers an arena
-//! with the environment through its C interface only; the safe wrapper has no function for it.
+//! Each session has an arena of its own otherwise, and a limit on each bounds nothing. An arena is registered with the
+//! environment through the library's C interface only; the safe wrapper has no function for it.
 //!
-//! Two facts of the library shape this file. Weights that are not mapped from their file come into the arena by a way
-//! that does not look at the limit, so whoever loads graphs has to compare afterwards ([`Arena::stats`]). And the arena
-//! never joins two regions that it got from the system: it grows by what is asked for, region by region, and what
-//! falls apart stays apart, several times what is in use. [`Arena::reserve`] asks for one region that everything
-//! later is cut from.
-//!
-//! The way for CUDA goes through the same calls with the provider's name and options. It has not yet run on a GPU.
+//! On the processor it is an allocator of our own ([`Blocks`]). On a GPU it is the library's arena, and two facts of that
+//! shape what is done: weights come into it by a way that does not look at the limit, so whoever loads graphs has to
+//! compare afterwards ([`Arena::stats`]); and it never joins two regions that it got from the system, so that
+//! [`Arena::reserve`] asks for one region that everything later is cut from. It has not yet run on a GPU.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -18,11 +15,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ort::AsPointer as _;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::Session;
 use ort::session::builder::SessionBuilder;
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::sys;
 use ort::value::TensorElementType;
 
+use super::blocks::Blocks;
 use super::made::{outlet, session_of};
 use super::message;
 use crate::graph::{ArenaStats, GraphError, Provider};
@@ -36,11 +34,12 @@ pub(super) struct Place {
 
 impl Place {
     fn memory(self) -> ort::Result<MemoryInfo<'static>> {
-        let (device, id) = match self.provider {
-            Provider::Cpu => (AllocationDevice::CPU, 0),
-            Provider::Cuda => (AllocationDevice::CUDA, self.device_id),
+        let (device, id, kind) = match self.provider {
+            // The library keeps the other kind to its own arenas.
+            Provider::Cpu => (AllocationDevice::CPU, 0, AllocatorType::Device),
+            Provider::Cuda => (AllocationDevice::CUDA, self.device_id, AllocatorType::Arena),
         };
-        MemoryInfo::new(device, id, AllocatorType::Arena, MemoryType::Default)
+        MemoryInfo::new(device, id, kind, MemoryType::Default)
     }
 }
 
@@ -48,6 +47,8 @@ impl Place {
 pub(super) struct Arena {
     place: Place,
     limit: Option<u64>,
+    /// The processor's; absent on a GPU.
+    blocks: Option<Blocks>,
     // The safe wrapper does not let two threads use an allocator at once.
     allocator: Mutex<Allocator>,
 }
@@ -60,7 +61,15 @@ impl Arena {
         limit: Option<u64>,
         builder: impl FnOnce() -> Result<SessionBuilder, String>,
     ) -> Result<Self, String> {
-        register(environment, place, limit).map_err(message)?;
+        let blocks = match place.provider {
+            Provider::Cpu => Some(Blocks::new(limit).map_err(message)?),
+            Provider::Cuda => None,
+        };
+        match &blocks {
+            Some(blocks) => register_blocks(environment, place, blocks),
+            None => register(environment, place, limit),
+        }
+        .map_err(message)?;
         // The library hands out a registered allocator through a session only.
         let allocator = builder()
             .and_then(|builder| smallest_session(&builder).map_err(message))
@@ -72,6 +81,7 @@ impl Arena {
             Ok(allocator) => Ok(Self {
                 place,
                 limit,
+                blocks,
                 allocator: Mutex::new(allocator),
             }),
             Err(reason) => {
@@ -83,7 +93,20 @@ impl Arena {
 
     /// Ends the registration; sessions that were made with the arena keep it.
     pub(super) fn close(self, environment: &Environment) -> Result<(), String> {
+        if let Some(blocks) = &self.blocks {
+            blocks.close();
+        }
         unregister(environment, self.place).map_err(message)
+    }
+
+    /// Options that every run in this arena needs, if any.
+    pub(super) fn run_options(&self) -> Option<&RunOptions<NoSelectedOutputs>> {
+        self.blocks.as_ref().map(Blocks::options)
+    }
+
+    /// What was asked for beyond the limit since the last call, in bytes.
+    pub(super) fn refused(&self) -> Option<u64> {
+        self.blocks.as_ref().and_then(Blocks::refused)
     }
 
     pub(super) fn place(&self) -> Place {
@@ -101,8 +124,12 @@ impl Arena {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the arena hold a free region of `bytes` bytes, or says why it cannot.
+    /// Makes the arena hold a free region of `bytes` bytes, or says why it cannot. The processor's takes what it needs
+    /// when it needs it: its blocks need no region.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), String> {
+        if self.blocks.is_some() {
+            return Ok(());
+        }
         let length = usize::try_from(bytes).map_err(|error| error.to_string())?;
         if length == 0 {
             return Ok(());
@@ -118,6 +145,16 @@ impl Arena {
             operation: "asking the arena for its statistics".to_owned(),
             reason,
         };
+        if let Some(blocks) = &self.blocks {
+            let count = blocks.count();
+            return Ok(ArenaStats {
+                in_use: count.in_use,
+                peak_in_use: count.peak_in_use,
+                held: count.held,
+                peak_held: count.peak_held,
+                limit: self.limit,
+            });
+        }
         let allocator = self.allocator();
         let pairs = statistics(&allocator).map_err(|error| failed(message(error)))?;
         let number = |name: &str| {
@@ -129,6 +166,8 @@ impl Arena {
             in_use: number("InUse")?,
             peak_in_use: number("MaxInUse")?,
             held: number("TotalAllocated")?,
+            // It gives nothing back.
+            peak_held: number("TotalAllocated")?,
             limit: self.limit,
         })
     }
@@ -149,6 +188,12 @@ pub(super) fn is_full(reason: &str) -> Option<Option<u64>> {
 fn check(status: sys::OrtStatusPtr) -> ort::Result<()> {
     // SAFETY: every status comes straight from the library, which gives it away, and is looked at once.
     unsafe { ort::Error::result_from_status(status) }
+}
+
+fn register_blocks(environment: &Environment, place: Place, blocks: &Blocks) -> ort::Result<()> {
+    let table = blocks.table(place.memory()?);
+    // SAFETY: the environment is alive, and the table lives as long as the process.
+    check(unsafe { (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), table) })
 }
 
 fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort::Result<()> {
@@ -175,43 +220,35 @@ fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort:
         (api.CreateArenaCfgV2)(names.as_ptr(), values.as_ptr(), settings.len(), &mut config)
     })?;
     let env = environment.ptr().cast_mut();
-    let registered = match place.provider {
-        // SAFETY: environment, memory and config are alive, and the library copies what it needs of the last two. It
-        // guards its list of allocators with a lock of its own.
-        Provider::Cpu => {
-            check(unsafe { (api.CreateAndRegisterAllocator)(env, memory.ptr(), config) })
-        }
-        Provider::Cuda => {
-            let id = CString::new(place.device_id.to_string()).unwrap_or_default();
-            let bytes = CString::new(limit.to_string()).unwrap_or_default();
-            let options: [(&CStr, &CStr); 3] = [
-                (c"device_id", &id),
-                (c"gpu_mem_limit", &bytes),
-                (
-                    c"arena_extend_strategy",
-                    if strategy == 1 {
-                        c"kSameAsRequested"
-                    } else {
-                        c"kNextPowerOfTwo"
-                    },
-                ),
-            ];
-            let names = options.map(|(name, _)| name.as_ptr());
-            let values = options.map(|(_, value)| value.as_ptr());
-            // SAFETY: as above; the strings live until the end of this block.
-            check(unsafe {
-                (api.CreateAndRegisterAllocatorV2)(
-                    env,
-                    c"CUDAExecutionProvider".as_ptr(),
-                    memory.ptr(),
-                    config,
-                    names.as_ptr(),
-                    values.as_ptr(),
-                    options.len(),
-                )
-            })
-        }
-    };
+    let id = CString::new(place.device_id.to_string()).unwrap_or_default();
+    let bytes = CString::new(limit.to_string()).unwrap_or_default();
+    let options: [(&CStr, &CStr); 3] = [
+        (c"device_id", &id),
+        (c"gpu_mem_limit", &bytes),
+        (
+            c"arena_extend_strategy",
+            if strategy == 1 {
+                c"kSameAsRequested"
+            } else {
+                c"kNextPowerOfTwo"
+            },
+        ),
+    ];
+    let names = options.map(|(name, _)| name.as_ptr());
+    let values = options.map(|(_, value)| value.as_ptr());
+    // SAFETY: environment, memory and config are alive, and the library copies what it needs of the last two; the strings
+    // live until the end of this function. The library guards its list of allocators with a lock of its own.
+    let registered = check(unsafe {
+        (api.CreateAndRegisterAllocatorV2)(
+            env,
+            c"CUDAExecutionProvider".as_ptr(),
+            memory.ptr(),
+            config,
+            names.as_ptr(),
+            values.as_ptr(),
+            options.len(),
+        )
+    });
     // SAFETY: made above, and nobody else has it.
     unsafe { (api.ReleaseArenaCfg)(config) };
     registered

@@ -9,7 +9,7 @@ use ort::value::{DynTensor, Outlet, TensorElementType};
 use super::arena::Arena;
 use super::made::{outlet, session_of};
 use super::values::{element_to, unwrap, wrap};
-use super::{OrtGraph, Runtime, message};
+use super::{InArena, OrtGraph, Runtime, message};
 use crate::graph::{Backend, GraphError, Host, Tensor, rows};
 
 /// Copies slices between tensors in host memory.
@@ -60,7 +60,7 @@ impl Runtime {
         let graph = match cache.entry(plan.key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                self.arena()?;
+                let arena = self.arena()?;
                 let builder = self
                     .builder()
                     .map_err(|reason| self.provider_error(reason))?;
@@ -72,11 +72,13 @@ impl Runtime {
                 let device = self
                     .device()
                     .map_err(|error| self.provider_error(message(error)))?;
-                entry.insert(Box::new(OrtGraph {
+                let graph = OrtGraph {
                     role: "join".to_owned(),
                     session,
                     device,
-                }))
+                    kept: Vec::new(),
+                };
+                entry.insert(Box::new(InArena { graph, arena }))
             }
         };
         let mut named = Vec::new();

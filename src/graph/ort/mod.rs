@@ -10,11 +10,12 @@ use half::{bf16, f16};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::Session;
 use ort::session::builder::SessionBuilder;
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::{DynTensor, Tensor as OrtTensor};
 
 mod arena;
+mod blocks;
 mod join;
 mod made;
 mod sounding;
@@ -129,6 +130,11 @@ impl Runtime {
         self.options.pack_weights = pack;
     }
 
+    /// Where graphs run.
+    pub fn provider(&self) -> Provider {
+        self.options.provider
+    }
+
     /// Threads of one operator.
     pub fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -235,6 +241,7 @@ impl Runtime {
             role: role.to_owned(),
             session,
             device,
+            kept: Vec::new(),
         })
     }
 
@@ -343,6 +350,8 @@ struct OrtGraph {
     role: String,
     session: Session,
     device: MemoryInfo<'static>,
+    /// Outputs that have places of their own.
+    kept: Vec<(String, DynTensor)>,
 }
 
 impl OrtGraph {
@@ -363,6 +372,27 @@ impl OrtGraph {
             reason: reason.clone(),
         }
     }
+
+    /// What came of a graph in an arena: an error if it went over the limit, whatever else it says.
+    fn within<T>(
+        role: &str,
+        arena: &Arena,
+        result: Result<T, GraphError>,
+    ) -> Result<T, GraphError> {
+        let Some(requested) = arena.refused() else {
+            return result.map_err(|error| Self::explain(error, arena));
+        };
+        let limit = arena.limit();
+        // What was given all the same is back by now, or with the graph.
+        drop(result);
+        Err(GraphError::ArenaFull {
+            what: format!("graph {role}"),
+            requested: Some(requested),
+            held: arena.stats()?.peak_held.min(limit.unwrap_or(u64::MAX)),
+            limit,
+            reason: "no free block is left to give back".to_owned(),
+        })
+    }
 }
 
 /// A graph and the arena that it runs in.
@@ -373,7 +403,37 @@ struct InArena {
 
 impl Graph for InArena {
     fn signature(&self) -> Option<Signature> {
-        self.graph.signature()
+        Some(self.graph.signature())
+    }
+
+    fn keep_outputs(&mut self, outputs: &[&str]) -> Result<(), GraphError> {
+        let mut kept = Vec::with_capacity(outputs.len());
+        for &name in outputs {
+            let unfit = |got: String| GraphError::Tensor {
+                name: name.to_owned(),
+                expected: format!("an output of graph {} with a fixed shape", self.graph.role),
+                got,
+            };
+            let port = ports(self.graph.session.outputs())
+                .into_iter()
+                .find(|port| port.name == name)
+                .ok_or_else(|| unfit("none of this name".to_owned()))?;
+            let shape: Option<Vec<usize>> = port.shape.iter().copied().collect();
+            let (Some(element), Some(shape)) = (port.element, shape) else {
+                return Err(unfit(format!("{port:?}")));
+            };
+            let place = DynTensor::new(&self.arena.allocator(), element_to(element), shape);
+            let place = place.map_err(|error| {
+                let error = GraphError::Run {
+                    role: self.graph.role.clone(),
+                    reason: message(error),
+                };
+                OrtGraph::explain(error, &self.arena)
+            })?;
+            kept.push((name.to_owned(), place));
+        }
+        self.graph.kept = kept;
+        Ok(())
     }
 
     fn run(
@@ -381,25 +441,26 @@ impl Graph for InArena {
         inputs: &[(&str, &Tensor)],
         outputs: &[&str],
     ) -> Result<Vec<Tensor>, GraphError> {
-        self.graph
-            .run(inputs, outputs)
-            .map_err(|error| OrtGraph::explain(error, &self.arena))
+        let result = self.graph.run(inputs, outputs, self.arena.run_options());
+        OrtGraph::within(&self.graph.role, &self.arena, result)
     }
 }
 
-impl Graph for OrtGraph {
-    fn signature(&self) -> Option<Signature> {
+impl OrtGraph {
+    fn signature(&self) -> Signature {
         let (inputs, outputs) = (ports(self.session.inputs()), ports(self.session.outputs()));
-        Some(Signature { inputs, outputs })
+        Signature { inputs, outputs }
     }
 
     fn run(
         &mut self,
         inputs: &[(&str, &Tensor)],
         outputs: &[&str],
+        options: Option<&RunOptions<NoSelectedOutputs>>,
     ) -> Result<Vec<Tensor>, GraphError> {
+        let role = self.role.clone();
         let failed = |error: ort::Error| GraphError::Run {
-            role: self.role.clone(),
+            role: role.clone(),
             reason: message(error),
         };
         let mut binding = self.session.create_binding().map_err(failed)?;
@@ -409,12 +470,18 @@ impl Graph for OrtGraph {
                 .map_err(failed)?;
         }
         for name in outputs {
-            binding
-                .bind_output_to_device(*name, &self.device)
-                .map_err(failed)?;
+            match self.kept.iter_mut().find(|(kept, _)| kept == name) {
+                Some((_, place)) => binding.bind_output(*name, place),
+                None => binding.bind_output_to_device(*name, &self.device),
+            }
+            .map_err(failed)?;
         }
         binding.synchronize_inputs().map_err(failed)?;
-        let mut values = self.session.run_binding(&binding).map_err(failed)?;
+        let values = match options {
+            Some(options) => self.session.run_binding_with_options(&binding, options),
+            None => self.session.run_binding(&binding),
+        };
+        let mut values = values.map_err(failed)?;
         let mut tensors = Vec::with_capacity(outputs.len());
         for name in outputs {
             let value = values.remove(name).ok_or_else(|| GraphError::Tensor {
@@ -433,9 +500,7 @@ impl Graph for OrtGraph {
 impl Backend for Runtime {
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError> {
         let arena = self.arena()?;
-        let graph = self
-            .session(role, path)
-            .map_err(|error| OrtGraph::explain(error, &arena))?;
+        let graph = OrtGraph::within(role, &arena, self.session(role, path))?;
         Ok(Box::new(InArena { graph, arena }))
     }
 

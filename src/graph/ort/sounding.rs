@@ -9,7 +9,7 @@ use ort::value::DynTensor;
 use super::arena::Arena;
 use super::values::{element_to, wrap};
 use super::{LOADED, Loaded, OrtGraph, Runtime, message};
-use crate::graph::{Blank, Graph as _, GraphError, Sounding, Tensor};
+use crate::graph::{Blank, GraphError, Sounding, Tensor};
 
 impl Runtime {
     /// Loads a graph file alone and runs it once for each of `runs`, on zeros, ascending in what they need. The arena
@@ -52,7 +52,7 @@ impl Runtime {
         runs: &[Vec<Blank>],
         outputs: &[&str],
     ) -> Result<Sounding, GraphError> {
-        let mut graph = self.session(role, path)?;
+        let mut graph = OrtGraph::within(role, arena, self.session(role, path))?;
         let loaded = arena.stats()?;
         let mut peaks = Vec::with_capacity(runs.len());
         for run in runs {
@@ -64,9 +64,8 @@ impl Runtime {
                 .iter()
                 .map(|(name, tensor)| (*name, tensor))
                 .collect();
-            graph
-                .run(&inputs, outputs)
-                .map_err(|error| OrtGraph::explain(error, arena))?;
+            let result = graph.run(&inputs, outputs, arena.run_options());
+            OrtGraph::within(role, arena, result)?;
             peaks.push(arena.stats()?.peak_in_use.saturating_sub(loaded.in_use));
         }
         Ok(Sounding {
