@@ -1,18 +1,27 @@
 """The small model's clips and training: a clip follows from its seed, and what trains is what the reference runs."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from snow_export import reference
+from snow_export.errors import ExportError
 from snow_export.random_checkpoint import randomise
 from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, phase_at
 from snow_export.tiny.clips import Settings, make_clip
+from snow_export.tiny.demo import SEED, write_demo
+from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
-from snow_export.tiny.model import new_model
+from snow_export.tiny.figures import BEGIN, END, rewrite
+from snow_export.tiny.model import new_model, trained_model
+from snow_export.tiny.publish import publish
 from snow_export.tiny.rollout import Prompt, Tracker, roll_out
 
 
@@ -128,3 +137,56 @@ def test_an_interrupted_training_resumes_where_it_was(tmp_path):
     parts = train(tmp_path / "parts", 3)
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_published_weights_are_those_of_the_training_in_half_precision(tmp_path):
+    source, target = tmp_path / "run", tmp_path / "model"
+    model = new_model(4)
+    model.save_pretrained(source)
+    target.mkdir()
+    (target / "LICENSE").write_text("mine")
+    publish(source, target)
+    assert sorted(path.name for path in target.iterdir()) == ["LICENSE", "config.json", "model.safetensors"]
+    assert (target / "model.safetensors").stat().st_size < 0.51 * (source / "model.safetensors").stat().st_size
+    read = dict(trained_model(target).named_parameters())
+    for name, value in model.named_parameters():
+        assert read[name].dtype == torch.float32
+        assert torch.equal(read[name], value.half().float()), name
+
+
+def test_a_demonstration_is_what_was_drawn(tmp_path):
+    """Its video has the clip's frames, and its prompts and ground truth name the same objects."""
+    clip = make_clip(SEED, replace(DEMO, frames=5))
+    write_demo(tmp_path, clip)
+    prompts = json.loads((tmp_path / "prompts.json").read_text())
+    objects = [prompt["object"] for prompt in prompts]
+    assert len(objects) >= 3
+    for frame, path in enumerate(sorted((tmp_path / "gt").iterdir())):
+        ids = np.asarray(Image.open(path))
+        for o in objects:
+            assert np.array_equal(ids == o, clip.ids[frame] == o)
+        assert set(np.unique(ids)) <= {0, *objects}
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "clip.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run([str(word) for word in command], check=True, capture_output=True).stdout
+    frames = np.frombuffer(raw, np.uint8).reshape(clip.frames.shape)
+    assert np.abs(frames.astype(int) - clip.frames).mean() < 8
+
+
+def test_an_occluder_that_stays_hides_for_longer():
+    def hidden(staying: float) -> int:
+        settings = Settings(side=96, frames=30, objects=(1, 1), meeting=1.0, occluders=0.0, staying=staying)
+        clips = [make_clip(seed, settings) for seed in range(120, 140)]
+        return sum(int((clip.seen()[:, 1] == 0).sum()) for clip in clips)
+
+    assert hidden(1.0) > 1.3 * hidden(0.0)
+
+
+def test_figures_are_written_between_the_marks_of_a_card(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    rewrite(card, ["| new |"])
+    assert card.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
+    card.write_text("no marks\n")
+    with pytest.raises(ExportError, match="expected the lines"):
+        rewrite(card, [])
+    assert card.read_text() == "no marks\n"
