@@ -15,7 +15,8 @@ from .errors import ExportError
 from .families import family_of
 from .onnx_writer import OPSET, read_signature, write_graph
 from .precision import Precision
-from .verify import HALF_PRECISION_DOUBTFUL, verify_stages
+from .quantize import linear_weights, quantize_linear
+from .verify import ROUNDED_DOUBTFUL, verify_stages
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +93,11 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
     graphs = []
     for index, spec in enumerate(specs):
         say(f"writing {spec.role} ({index + 1} of {len(specs)})")
-        graphs.append(_describe(spec.role, write_graph(spec, staging)))
+        path = write_graph(spec, staging)
+        if precision.int8_linear:
+            count = quantize_linear(path, linear_weights(spec.stage))
+            say(f"  {count} linear layers in int8")
+        graphs.append(_describe(spec.role, path))
         # A stage's tensors are not needed once its file is there.
         spec.stage = None
     del model, specs
@@ -100,7 +105,7 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
         say("comparing the graphs with the reference")
         worst = verify_stages(staging, [graph["role"] for graph in graphs], precision.name)
         for role, distance in worst.items():
-            doubtful = " (far for half precision: compare fp32)" if not distance <= HALF_PRECISION_DOUBTFUL else ""
+            doubtful = f" (far for {precision.name}: compare fp32)" if not distance <= ROUNDED_DOUBTFUL else ""
             say(f"  {role}: relative L2 {distance:.1e} from the reference{doubtful}")
 
     licence, text = checkpoint.licence()

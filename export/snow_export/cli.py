@@ -28,7 +28,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", help="Hugging Face id (facebook/sam3) or a folder in transformers format")
     parser.add_argument("--res", type=_resolutions, default=[1008], help="sides in pixels, e.g. 1008,672,504")
-    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32", help="weights and activations")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8"],
+        default="fp32",
+        help="weights and activations; int8: the linear layers, for processors (default fp32)",
+    )
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets the bundles")
     parser.add_argument("--name", help="first part of the bundles' names; default: the checkpoint's name")
     parser.add_argument(

@@ -12,7 +12,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Precision:
-    """Dtypes of one bundle: `weights` and activations, and `stored`, what the memory bank keeps.
+    """Dtypes of one bundle: `weights` and activations, and `stored`, what the memory bank keeps. With `int8_linear` the
+    linear layers are quantised once the graph is written (`quantize.py`).
 
     The reference rounds a memory to bfloat16 when it stores it. A half-precision bundle rounds it to float16 instead,
     which has more mantissa bits and less range; memories are the output of a 1x1 convolution and stay small.
@@ -21,11 +22,13 @@ class Precision:
     name: str
     weights: torch.dtype
     stored: torch.dtype
+    int8_linear: bool = False
 
 
 PRECISIONS = {
     "fp32": Precision("fp32", torch.float32, torch.bfloat16),
     "fp16": Precision("fp16", torch.float16, torch.float16),
+    "int8": Precision("int8", torch.float32, torch.bfloat16, int8_linear=True),
 }
 
 # Buffer or parameter name (the end of it) -> why it stays float32.

@@ -14,8 +14,8 @@ from .golden import INPUT, OUTPUT
 # Largest relative L2 distance of a float32 graph's output from the reference's: rounding, with room for an output that
 # is itself rounded to bfloat16, where a last bit that falls the other way is 2**-8 of a value.
 TOLERANCE = 1e-2
-# Half precision may tip a choice between masks, and a bundle may still be wanted then: the user is told.
-HALF_PRECISION_DOUBTFUL = 5e-2
+# Fewer bits may tip a choice between masks, and a bundle may still be wanted then: the user is told.
+ROUNDED_DOUBTFUL = 5e-2
 
 _TYPES = {
     "tensor(float)": (np.float32, TensorProto.FLOAT),

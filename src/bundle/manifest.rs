@@ -74,6 +74,8 @@ pub enum Precision {
     Fp32,
     /// 16-bit floating point, with 32-bit islands where the export names them.
     Fp16,
+    /// 32-bit floating point with linear layers in 8-bit integers; for processors.
+    Int8,
 }
 
 impl std::fmt::Display for Precision {
@@ -81,6 +83,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
         })
     }
 }

@@ -12,8 +12,8 @@ pub use self::model::{Graphs, ModelSpec};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
 use crate::bank::{Bank, BankError, Entry};
-use crate::bundle::Bundle;
-use crate::graph::{ArenaStats, Backend, GraphError, Host, Runtime, Tensor};
+use crate::bundle::{Bundle, Precision};
+use crate::graph::{ArenaStats, Backend, GraphError, Host, Provider, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::policy::{self, History, Parameters};
 
@@ -157,6 +157,15 @@ impl Tracker {
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
         let spec = ModelSpec::of(bundle)?;
+        let precision = bundle.manifest().precision;
+        if (runtime.provider(), precision) == (Provider::Cuda, Precision::Int8) {
+            // The provider has no integer kernels: every linear layer would go through the host.
+            return Err(TrackError::Unsupported {
+                field: "precision",
+                got: precision.to_string(),
+                expected: "fp16 or fp32 on a GPU (int8 is for --provider cpu)",
+            });
+        }
         let graphs = Graphs::load(bundle, &runtime)?;
         Self::from_parts(spec, Box::new(runtime), graphs, options)
     }

@@ -167,6 +167,38 @@ def test_overwrite_replaces(checkpoint, tmp_path):
     check_half_precision(old, checkpoint)
 
 
+def test_int8_bundles(checkpoint, bundle, tmp_path):
+    """Every linear layer is in integers, and nothing else is."""
+    run = snow_export(checkpoint, "--res", RESOLUTION, "--precision", "int8", "--out", tmp_path, "--golden-frames", 2)
+    assert run.code == 0, run.stderr
+    folder = tmp_path / f"tiny-{RESOLUTION}-int8"
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    check_files(folder)
+    check_signatures(folder)
+    manifest = manifest_of(folder)
+    jsonschema.validate(manifest, SCHEMA)
+    assert (manifest["precision"], manifest["memory"]["dtype"]) == ("int8", "bfloat16")
+    wide = {graph["role"]: graph for graph in manifest_of(bundle)["graphs"]}
+    matrices = [value for value in load_file(checkpoint / "model.safetensors").values() if value.ndim == 2]
+    layers = {np.ascontiguousarray(value).tobytes() for matrix in matrices for value in (matrix, matrix.T)}
+    for graph in manifest["graphs"]:
+        before, after = (onnx.load(root / graph["file"]).graph for root in (bundle, folder))
+        kinds = [[node.op_type for node in nodes] for nodes in (before.node, after.node)]
+        products = sum(kind in ("MatMul", "Gemm") for kind in kinds[0])
+        left = [node for node in after.node if node.op_type in ("MatMul", "Gemm")]
+        assert kinds[1].count("MatMulInteger") + len(left) == products
+        assert kinds[1].count("MatMulInteger") > 0
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor).tobytes() for tensor in after.initializer}
+        assert not [node.name for node in left if constants.get(node.input[1]) in layers], graph["role"]
+        for kind in ("Conv", "ConvTranspose", "MultiHeadAttention", "LayerNormalization"):
+            assert kinds[0].count(kind) == kinds[1].count(kind)
+        signature = [("inputs", graph["inputs"]), ("outputs", graph["outputs"])]
+        assert all(value == wide[graph["role"]][name] for name, value in signature)
+    again = tmp_path / "again"
+    snow_export(checkpoint, "--res", RESOLUTION, "--precision", "int8", "--out", again, "--golden-frames", 0)
+    assert graph_hashes(again / folder.name) == graph_hashes(folder)
+
+
 def check_half_precision(folder, checkpoint) -> None:
     """Weights are float16 but for the islands, and the islands kept every bit."""
     from snow_export.precision import FLOAT32_ISLANDS

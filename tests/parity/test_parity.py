@@ -5,6 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 from compare import compare, objects_differ
+from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -151,6 +152,20 @@ def test_an_object_that_disappears(workshop):
 def test_half_precision(workshop):
     result, _ = check(workshop, "kinds", seed=1, size=112, resolution=112, precision="fp16")
     assert result.mean_iou >= 0.98
+
+
+def test_int8_on_trained_weights(workshop):
+    """Random weights say nothing here: their logits have no clear sign for rounding to leave alone."""
+    checkpoint = ROOT / "models" / "snow-tiny" / "checkpoint"
+    clip, prompts = ROOT / "demo" / "clip.mp4", ROOT / "demo" / "prompts.json"
+    runs = [
+        workshop.run(workshop.bundle(checkpoint, 224, precision), clip, prompts, f"trained-{precision}")
+        for precision in ("int8", "fp32")
+    ]
+    result = compare(*runs)
+    assert len(result.frames) == 72
+    assert result.mean_iou >= 0.97, result.summary()
+    assert max(result.relative_l2) > 1e-4, "nothing was rounded"
 
 
 @pytest.mark.parametrize("chunk", ["1", "2", "64"])

@@ -1,0 +1,71 @@
+"""Linear layers in 8-bit integers: the last step of an `int8` bundle, on a graph file written in float32.
+
+Weights become signed bytes with one scale an output channel; activations are quantised as they come (`onnxruntime`'s
+dynamic quantisation). Attention, convolutions, norms and the resizing of masks stay as they are.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
+
+from .errors import ExportError
+
+
+def linear_weights(stage: nn.Module) -> set[bytes]:
+    """The contents of every linear layer's weight as a graph may hold it, either way round."""
+    weights = [module.weight for module in stage.modules() if isinstance(module, nn.Linear)]
+    # `W_o W_v` of the memory attention, which stands for two linear layers.
+    weights += [values[0] for module in stage.modules() if (values := getattr(module, "folded", None)) is not None]
+    arrays = [weight.detach().float().numpy() for weight in weights]
+    return {np.ascontiguousarray(array).tobytes() for weight in arrays for array in (weight, weight.T)}
+
+
+def quantize_linear(path: Path, weights: set[bytes]) -> int:
+    """Rewrites `<role>.onnx` and its data file in place, and returns how many linear layers were found.
+
+    `weights` as from `linear_weights`. Raises `ExportError` for a graph without any of them.
+    """
+    data = path.with_name(path.name + ".data")
+    model = onnx.load(path)
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    nodes = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in arrays]
+    chosen = [node.name for node in nodes if numpy_helper.to_array(arrays[node.input[1]]).tobytes() in weights]
+    if not chosen:
+        raise ExportError(f"{path.name}: none of its {len(nodes)} constant matrices is a linear layer's weight")
+    # Shapes that the exporter noted in between can contradict what the quantiser infers.
+    del model.graph.value_info[:]
+    signature = list(model.graph.input), list(model.graph.output)
+    root = logging.getLogger()
+    level = root.level
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / path.name
+        onnx.save(model, source, save_as_external_data=True, location="float.data")
+        # The library recommends a preprocessing that the exporter has done already.
+        root.setLevel(logging.ERROR)
+        try:
+            quantize_dynamic(
+                source,
+                target,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=chosen,
+                use_external_data_format=True,
+                extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+            )
+        finally:
+            root.setLevel(level)
+        result = onnx.load(target)
+    del result.graph.input[:], result.graph.output[:]
+    result.graph.input.extend(signature[0])
+    result.graph.output.extend(signature[1])
+    del result.graph.value_info[:]
+    path.unlink()
+    data.unlink()
+    onnx.save(result, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    return len(chosen)
