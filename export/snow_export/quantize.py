@@ -54,13 +54,19 @@ def quantize_linear(path: Path, weights: set[bytes]) -> int:
                 target,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                nodes_to_quantize=chosen,
+                # A Gemm becomes a MatMul with another name first.
+                nodes_to_quantize=[name + ending for name in chosen for ending in ("", "_MatMul")],
                 use_external_data_format=True,
                 extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
             )
         finally:
             root.setLevel(level)
         result = onnx.load(target)
+    quantized = sum(node.op_type == "MatMulInteger" for node in result.graph.node)
+    if quantized != len(chosen):
+        raise ExportError(
+            f"{path.name}: {quantized} of {len(chosen)} linear layers could be quantised; please report this"
+        )
     del result.graph.input[:], result.graph.output[:]
     result.graph.input.extend(signature[0])
     result.graph.output.extend(signature[1])
