@@ -234,11 +234,18 @@ fn nothing_grows_from_frame_50_to_frame_300() {
             ]
             .concat();
             bench.run(2, &args).succeeds();
-            bench.report(frames)["arena"]["peak_bytes"]
-                .as_u64()
-                .unwrap()
+            let arena = bench.report(frames)["arena"].clone();
+            ["in_use_bytes", "peak_bytes"].map(|name| arena[name].as_u64().unwrap())
         };
-        assert_eq!(peak("50"), peak("300"), "{limit:?}");
+        // An entry kept of each frame would be 4 MB.
+        let ([used, _], [used_later, held_later]) = (peak("50"), peak("300"));
+        assert!(
+            used_later <= used + used / 20,
+            "{used}, then {used_later}; {limit:?}"
+        );
+        // How much is held beside it depends on where free pages lie, within what the allocator allows itself.
+        let most = used_later + used_later / 2 + (16 << 20);
+        assert!(held_later <= most, "{held_later}; {limit:?}");
     }
 }
 
