@@ -12,7 +12,7 @@ use crate::graph::{Blank, GraphError, Provider, Runtime};
 use crate::tracker::{TrackError, element_of};
 
 /// Raised when what is measured, or how, changes.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 
 /// Points of the prompt that the mask decoder is measured with: a box and a point beside it.
 const POINTS: usize = 3;

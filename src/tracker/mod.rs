@@ -494,8 +494,12 @@ impl Tracker {
         decoded: Decoded,
     ) -> Result<Vec<ObjectMask>, GraphError> {
         let Decoded {
-            pointers, masks, ..
+            low_res,
+            score,
+            pointers,
+            masks,
         } = decoded;
+        drop((low_res, score));
         cohort.forget(&self.spec.policy, frame + 1);
         let backend = self.stages.backend.as_ref();
         let rows: Vec<usize> = (0..masks.len()).collect();

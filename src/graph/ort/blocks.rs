@@ -20,8 +20,15 @@ use ort::sys;
 /// scalar would be most of what a small model holds.
 const LARGE: usize = 64 << 10;
 
-/// Sizes of large tensors are multiples of it.
-const PAGE: usize = 4096;
+/// Sizes of large tensors are multiples of it: the system's page, or of any page that systems of other processors have.
+const PAGE: usize = if cfg!(target_arch = "x86_64") {
+    4096
+} else {
+    64 << 10
+};
+
+/// What kernels of the library may read past a tensor's end.
+const OVERRUN: usize = if cfg!(target_arch = "aarch64") { 64 } else { 0 };
 
 /// The same for small ones, and what they are aligned to.
 const UNIT: usize = 256;
@@ -31,8 +38,8 @@ const SPARE: u64 = 16 << 20;
 
 /// Bytes that a tensor takes.
 fn size_of(bytes: usize) -> usize {
-    let unit = if bytes < LARGE { UNIT } else { PAGE };
-    bytes.max(1).next_multiple_of(unit)
+    let unit = if bytes + OVERRUN < LARGE { UNIT } else { PAGE };
+    (bytes.max(1) + OVERRUN).next_multiple_of(unit)
 }
 
 fn layout_of(size: usize) -> Layout {
@@ -104,9 +111,11 @@ impl Free {
             return 0;
         };
         let released = length.min(size);
+        // SAFETY: no tensor uses these pages, and nothing here refers to them after what follows.
+        if unsafe { libc::munmap(start as *mut c_void, released) } != 0 {
+            return 0;
+        }
         self.remove(start, length);
-        // SAFETY: no tensor uses these pages, and nothing here refers to them any more.
-        unsafe { libc::munmap(start as *mut c_void, released) };
         if length > released {
             self.put(start + released, length - released);
         }
@@ -132,7 +141,6 @@ struct Shelf {
     count: Count,
     /// The first tensor that did not fit, in bytes.
     refused: Option<u64>,
-    stop: Arc<RunOptions<NoSelectedOutputs>>,
     closed: bool,
 }
 
@@ -164,8 +172,6 @@ impl Shelf {
         self.count.held += size as u64;
         if self.limit.is_some_and(|limit| self.count.held > limit) {
             self.refused.get_or_insert(bytes as u64);
-            // Failing to stop it early costs no more than the rest of the run.
-            let _ = self.stop.terminate();
         }
         if size >= LARGE {
             return map(size);
@@ -221,6 +227,22 @@ struct Table {
     functions: sys::OrtAllocator,
     memory: MemoryInfo<'static>,
     shelf: Arc<Mutex<Shelf>>,
+    stop: Arc<RunOptions<NoSelectedOutputs>>,
+}
+
+impl Table {
+    fn take(&self, bytes: usize) -> *mut c_void {
+        let (start, over) = {
+            let mut shelf = locked(&self.shelf);
+            (shelf.take(bytes), shelf.refused.is_some())
+        };
+        if over {
+            // Not under the lock: nobody knows what the library does in it. Failing to stop the run early costs no more
+            // than the rest of it.
+            let _ = self.stop.terminate();
+        }
+        start
+    }
 }
 
 fn locked(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
@@ -238,12 +260,12 @@ unsafe fn table<'a>(this: *const sys::OrtAllocator) -> &'a Table {
 
 unsafe extern "system" fn alloc(this: *mut sys::OrtAllocator, bytes: usize) -> *mut c_void {
     // SAFETY: the library passes the pointer that it was given.
-    locked(unsafe { &table(this).shelf }).take(bytes)
+    unsafe { table(this) }.take(bytes)
 }
 
 unsafe extern "system" fn reserve(this: *const sys::OrtAllocator, bytes: usize) -> *mut c_void {
     // SAFETY: as above.
-    locked(unsafe { &table(this).shelf }).take(bytes)
+    unsafe { table(this) }.take(bytes)
 }
 
 unsafe extern "system" fn free(this: *mut sys::OrtAllocator, start: *mut c_void) {
@@ -266,7 +288,6 @@ impl Blocks {
             free: Free::default(),
             count: Count::default(),
             refused: None,
-            stop: Arc::clone(&stop),
             closed: false,
         };
         Ok(Self {
@@ -288,6 +309,7 @@ impl Blocks {
             functions,
             memory,
             shelf: Arc::clone(&self.shelf),
+            stop: Arc::clone(&self.stop),
         };
         ptr::from_mut(Box::leak(Box::new(table))).cast()
     }

@@ -41,7 +41,7 @@ pub(super) fn on_host(
             write = write.add(bytes);
         }
     }
-    wrap("join", target.into_dyn())
+    OrtGraph::within("join", arena, wrap("join", target.into_dyn()))
 }
 
 impl Runtime {

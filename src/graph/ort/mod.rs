@@ -423,13 +423,11 @@ impl Graph for InArena {
                 return Err(unfit(format!("{port:?}")));
             };
             let place = DynTensor::new(&self.arena.allocator(), element_to(element), shape);
-            let place = place.map_err(|error| {
-                let error = GraphError::Run {
-                    role: self.graph.role.clone(),
-                    reason: message(error),
-                };
-                OrtGraph::explain(error, &self.arena)
-            })?;
+            let place = place.map_err(|error| GraphError::Run {
+                role: self.graph.role.clone(),
+                reason: message(error),
+            });
+            let place = OrtGraph::within(&self.graph.role, &self.arena, place)?;
             kept.push((name.to_owned(), place));
         }
         self.graph.kept = kept;

@@ -40,8 +40,9 @@ impl Runtime {
         let arena = Arena::open(&self.environment, self.place(), limit, || self.builder())
             .map_err(|reason| self.provider_error(reason))?;
         let sounding = self.sound_in(&arena, role, path, runs, outputs);
-        arena.close(&self.environment).map_err(failed)?;
-        sounding
+        let closed = arena.close(&self.environment).map_err(failed);
+        let sounding = sounding?;
+        closed.map(|()| sounding)
     }
 
     fn sound_in(

@@ -9,7 +9,8 @@ use crate::graph::{Element, GraphError, Port, Tensor};
 /// A session's value, shared between the bank and later runs.
 struct Value(DynTensor);
 
-// SAFETY: an OrtValue is reference counted inside the library and its data is never written after a run returned it.
+// SAFETY: an OrtValue is reference counted inside the library, and its data is not written after a run returned it, but
+// for outputs that `Graph::keep_outputs` names: whoever does so no longer uses them when the graph runs again.
 unsafe impl Send for Value {}
 unsafe impl Sync for Value {}
 
