@@ -8,8 +8,9 @@ use ort::value::{DynTensor, Outlet, TensorElementType};
 
 use super::arena::Arena;
 use super::made::{outlet, session_of};
+use super::running::{InArena, OrtGraph};
 use super::values::{element_to, unwrap, wrap};
-use super::{InArena, OrtGraph, Runtime, message};
+use super::{Runtime, message};
 use crate::graph::{Backend, GraphError, Host, Tensor, rows};
 
 /// Copies slices between tensors in host memory.

@@ -1,7 +1,4 @@
 //! ONNX Runtime: with its submodules, the only code that names the `ort` crate.
-//!
-//! Inputs and outputs are bound to the device, in a binding of their own for every run: a binding that is used twice
-//! writes its outputs into the buffers that the bank still holds.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,22 +7,24 @@ use half::{bf16, f16};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::ep;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::{DynTensor, Tensor as OrtTensor};
 
 mod arena;
 mod blocks;
 mod join;
 mod made;
+mod running;
 mod sounding;
 mod values;
 
 use self::arena::{Arena, Place};
-use self::values::{element_to, ports, unwrap, wrap};
+use self::running::{InArena, OrtGraph};
+use self::values::{element_to, unwrap, wrap};
 use super::library::{self, Library};
 use super::rows::{self, JoinGraphs};
-use super::{ArenaStats, Backend, Element, Graph, GraphError, Host, Provider, Signature, Tensor};
+use super::{ArenaStats, Backend, Element, Graph, GraphError, Host, Provider, Tensor};
 
 /// What to run on.
 #[derive(Debug, Clone)]
@@ -343,156 +342,6 @@ fn version_of(info: &str, library: &Path) -> String {
         .split([',', ' '])
         .find_map(|part| part.strip_prefix("git-branch=rel-"));
     branch.unwrap_or("unknown").to_owned()
-}
-
-/// A session that runs through a binding.
-struct OrtGraph {
-    role: String,
-    session: Session,
-    device: MemoryInfo<'static>,
-    /// Outputs that have places of their own.
-    kept: Vec<(String, DynTensor)>,
-}
-
-impl OrtGraph {
-    /// Says that the arena is full where the library's words mean it.
-    fn explain(error: GraphError, arena: &Arena) -> GraphError {
-        let (GraphError::Run { role, reason } | GraphError::Load { role, reason, .. }) = &error
-        else {
-            return error;
-        };
-        let (Some(requested), Ok(stats)) = (arena::is_full(reason), arena.stats()) else {
-            return error;
-        };
-        GraphError::ArenaFull {
-            what: format!("graph {role}"),
-            requested,
-            held: stats.held,
-            limit: stats.limit,
-            reason: reason.clone(),
-        }
-    }
-
-    /// What came of a graph in an arena: an error if it went over the limit, whatever else it says.
-    fn within<T>(
-        role: &str,
-        arena: &Arena,
-        result: Result<T, GraphError>,
-    ) -> Result<T, GraphError> {
-        let Some(requested) = arena.refused() else {
-            return result.map_err(|error| Self::explain(error, arena));
-        };
-        let limit = arena.limit();
-        // What was given all the same is back by now, or with the graph.
-        drop(result);
-        Err(GraphError::ArenaFull {
-            what: format!("graph {role}"),
-            requested: Some(requested),
-            held: arena.stats()?.peak_held.min(limit.unwrap_or(u64::MAX)),
-            limit,
-            reason: "no free block is left to give back".to_owned(),
-        })
-    }
-}
-
-/// A graph and the arena that it runs in.
-struct InArena {
-    graph: OrtGraph,
-    arena: Arc<Arena>,
-}
-
-impl Graph for InArena {
-    fn signature(&self) -> Option<Signature> {
-        Some(self.graph.signature())
-    }
-
-    fn keep_outputs(&mut self, outputs: &[&str]) -> Result<(), GraphError> {
-        let mut kept = Vec::with_capacity(outputs.len());
-        for &name in outputs {
-            let unfit = |got: String| GraphError::Tensor {
-                name: name.to_owned(),
-                expected: format!("an output of graph {} with a fixed shape", self.graph.role),
-                got,
-            };
-            let port = ports(self.graph.session.outputs())
-                .into_iter()
-                .find(|port| port.name == name)
-                .ok_or_else(|| unfit("none of this name".to_owned()))?;
-            let shape: Option<Vec<usize>> = port.shape.iter().copied().collect();
-            let (Some(element), Some(shape)) = (port.element, shape) else {
-                return Err(unfit(format!("{port:?}")));
-            };
-            let place = DynTensor::new(&self.arena.allocator(), element_to(element), shape);
-            let place = place.map_err(|error| GraphError::Run {
-                role: self.graph.role.clone(),
-                reason: message(error),
-            });
-            let place = OrtGraph::within(&self.graph.role, &self.arena, place)?;
-            kept.push((name.to_owned(), place));
-        }
-        self.graph.kept = kept;
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        inputs: &[(&str, &Tensor)],
-        outputs: &[&str],
-    ) -> Result<Vec<Tensor>, GraphError> {
-        let result = self.graph.run(inputs, outputs, self.arena.run_options());
-        OrtGraph::within(&self.graph.role, &self.arena, result)
-    }
-}
-
-impl OrtGraph {
-    fn signature(&self) -> Signature {
-        let (inputs, outputs) = (ports(self.session.inputs()), ports(self.session.outputs()));
-        Signature { inputs, outputs }
-    }
-
-    fn run(
-        &mut self,
-        inputs: &[(&str, &Tensor)],
-        outputs: &[&str],
-        options: Option<&RunOptions<NoSelectedOutputs>>,
-    ) -> Result<Vec<Tensor>, GraphError> {
-        let role = self.role.clone();
-        let failed = |error: ort::Error| GraphError::Run {
-            role: role.clone(),
-            reason: message(error),
-        };
-        let mut binding = self.session.create_binding().map_err(failed)?;
-        for (name, tensor) in inputs {
-            binding
-                .bind_input(*name, unwrap(name, tensor)?)
-                .map_err(failed)?;
-        }
-        for name in outputs {
-            match self.kept.iter_mut().find(|(kept, _)| kept == name) {
-                Some((_, place)) => binding.bind_output(*name, place),
-                None => binding.bind_output_to_device(*name, &self.device),
-            }
-            .map_err(failed)?;
-        }
-        binding.synchronize_inputs().map_err(failed)?;
-        let values = match options {
-            Some(options) => self.session.run_binding_with_options(&binding, options),
-            None => self.session.run_binding(&binding),
-        };
-        let mut values = values.map_err(failed)?;
-        let mut tensors = Vec::with_capacity(outputs.len());
-        for name in outputs {
-            let value = values.remove(name).ok_or_else(|| GraphError::Tensor {
-                name: (*name).to_owned(),
-                expected: format!("an output of graph {}", self.role),
-                got: "none of this name".to_owned(),
-            })?;
-            tensors.push(wrap(name, value)?);
-        }
-        drop(values);
-        binding.synchronize_outputs().map_err(failed)?;
-        Ok(tensors)
-    }
 }
 
 impl Backend for Runtime {

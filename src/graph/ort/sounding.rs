@@ -7,8 +7,9 @@ use ort::memory::Allocator;
 use ort::value::DynTensor;
 
 use super::arena::Arena;
+use super::running::OrtGraph;
 use super::values::{element_to, wrap};
-use super::{LOADED, Loaded, OrtGraph, Runtime, message};
+use super::{LOADED, Loaded, Runtime, message};
 use crate::graph::{Blank, GraphError, Sounding, Tensor};
 
 impl Runtime {
