@@ -4,6 +4,7 @@ Weights become signed bytes with one scale an output channel; activations are qu
 dynamic quantisation). Attention, convolutions, norms and the resizing of masks stay as they are.
 """
 
+import hashlib
 import logging
 import tempfile
 from pathlib import Path
@@ -15,15 +16,20 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from .errors import ExportError
+from .onnx_writer import EXTERNAL_DATA_THRESHOLD
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(array)).digest()
 
 
 def linear_weights(stage: nn.Module) -> set[bytes]:
-    """The contents of every linear layer's weight as a graph may hold it, either way round."""
+    """Hashes of every linear layer's weight as a graph may hold it, either way round."""
     weights = [module.weight for module in stage.modules() if isinstance(module, nn.Linear)]
     # `W_o W_v` of the memory attention, which stands for two linear layers.
     weights += [values[0] for module in stage.modules() if (values := getattr(module, "folded", None)) is not None]
     arrays = [weight.detach().float().numpy() for weight in weights]
-    return {np.ascontiguousarray(array).tobytes() for weight in arrays for array in (weight, weight.T)}
+    return {_digest(array) for weight in arrays for array in (weight, weight.T)}
 
 
 def quantize_linear(path: Path, weights: set[bytes]) -> int:
@@ -35,7 +41,7 @@ def quantize_linear(path: Path, weights: set[bytes]) -> int:
     model = onnx.load(path)
     arrays = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
     nodes = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in arrays]
-    chosen = [node.name for node in nodes if numpy_helper.to_array(arrays[node.input[1]]).tobytes() in weights]
+    chosen = [node.name for node in nodes if _digest(numpy_helper.to_array(arrays[node.input[1]])) in weights]
     if not chosen:
         raise ExportError(f"{path.name}: none of its {len(nodes)} constant matrices is a linear layer's weight")
     # Shapes that the exporter noted in between can contradict what the quantiser infers.
@@ -73,5 +79,5 @@ def quantize_linear(path: Path, weights: set[bytes]) -> int:
     del result.graph.value_info[:]
     path.unlink()
     data.unlink()
-    onnx.save(result, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    onnx.save(result, path, save_as_external_data=True, location=data.name, size_threshold=EXTERNAL_DATA_THRESHOLD)
     return len(chosen)

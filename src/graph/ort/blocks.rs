@@ -27,11 +27,11 @@ const PAGE: usize = if cfg!(target_arch = "x86_64") {
     64 << 10
 };
 
-/// What kernels of the library may read past a tensor's end.
-const OVERRUN: usize = if cfg!(target_arch = "aarch64") { 64 } else { 0 };
-
 /// The same for small ones, and what they are aligned to.
 const UNIT: usize = 256;
+
+/// What kernels of the library may read past a tensor's end.
+const OVERRUN: usize = if cfg!(target_arch = "aarch64") { 64 } else { 0 };
 
 /// Without a limit, what is held may be half more than the most that was in use, and this many bytes.
 const SPARE: u64 = 16 << 20;
