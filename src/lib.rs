@@ -5,6 +5,7 @@
 //! nothing.
 
 pub mod bank;
+pub mod bench;
 pub mod bundle;
 pub mod cli;
 pub mod graph;

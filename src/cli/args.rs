@@ -1,5 +1,6 @@
 //! The arguments, as clap reads them.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -27,6 +28,11 @@ pub(super) enum Command {
     Run(Box<RunArgs>),
     /// Say what a run would need of memory, and what fits in a limit
     Plan(PlanArgs),
+    /// Time bundles, and other programs beside them, frame by frame
+    Bench(BenchArgs),
+    /// Track frames as they are asked for on standard input; what `bench` starts
+    #[command(hide = true)]
+    BenchWorker(WorkerArgs),
     /// Print the JSON Schema of a bundle's manifest.json
     Schema,
 }
@@ -168,7 +174,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub runtime: RuntimeArgs,
 
-    /// Most objects that go through a graph at once; results do not depend on it [default: 8, or as --mem-limit allows]
+    /// Most objects that go through a graph at once; results do not depend on it [default: up to 8, by the image's size and --mem-limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 
@@ -269,7 +275,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
     pub mem_limit: Option<u64>,
 
-    /// Most objects that go through a graph at once [default: 8, or as --mem-limit allows]
+    /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 
@@ -279,4 +285,149 @@ pub(super) struct PlanArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+const BENCH_HELP: &str = "\
+Every arm is a process of its own on the same frames and prompts. It tracks --warm frames, until its memory bank is full, and \
+then --block frames in each of --rounds rounds, which go through the arms forwards and backwards in turn. A time is that of \
+the model: from the resized image to all objects' low-resolution masks and memories, without decoding and writing. Shown are \
+medians with quartiles; a ratio is the median of the rounds' ratios with its 95% interval, below 1 is faster. With --against \
+bundles are compared with those programs, without it with the first bundle. Close other programs first: what they take is \
+measured too.
+
+A program for --against is run by `sh` with --input, --prompts and --frames added to its arguments. It writes one line of \
+JSON when its model is loaded, and one for each line that it reads; docs of the module `bench::protocol` say which.";
+
+/// Arguments of `snow-ort bench`.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_HELP)]
+pub(super) struct BenchArgs {
+    /// A bundle, or a folder of bundles (repeatable)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["res", "models"])]
+    pub model: Vec<PathBuf>,
+
+    /// Choose the bundle of this resolution among those found, as `run` does
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    pub res: Option<u32>,
+
+    /// Folder in which bundles are looked for
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+
+    /// Numbers of objects to follow, each a measurement of its own
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub objects: Vec<NonZeroUsize>,
+
+    /// A video file or a folder of images, of which up to 64 frames are used [default: drawn frames]
+    #[arg(long, value_name = "CLIP")]
+    pub input: Option<PathBuf>,
+
+    /// A JSON list of prompts, as for `run` [default: a box for each object]
+    #[arg(
+        long,
+        value_name = "FILE.json",
+        requires = "input",
+        conflicts_with = "objects"
+    )]
+    pub prompts: Option<PathBuf>,
+
+    /// Frames of each arm that do not count
+    #[arg(long, value_name = "N", default_value = "8", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub warm: NonZeroUsize,
+
+    /// Rounds through all arms
+    #[arg(long, value_name = "N", default_value = "4", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub rounds: NonZeroUsize,
+
+    /// Frames of an arm in a round
+    #[arg(long, value_name = "N", default_value = "4", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub block: NonZeroUsize,
+
+    /// Another program to compare with (repeatable)
+    #[arg(long, value_name = "NAME=COMMAND")]
+    pub against: Vec<String>,
+
+    /// Also write everything that was measured
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Also write the tables in Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+
+    /// Replace files of an earlier measurement
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub chunk: Option<NonZeroUsize>,
+
+    /// Most memory that graphs may take, such as 512MiB or 3GiB
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+
+    /// No progress; the tables and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl BenchArgs {
+    /// What a worker is told of how to run.
+    pub fn worker_options(&self) -> Vec<OsString> {
+        let runtime = &self.runtime;
+        let mut options: Vec<OsString> = vec![
+            "--provider".into(),
+            runtime.provider.to_string().into(),
+            "--device-id".into(),
+            runtime.device_id.to_string().into(),
+        ];
+        let mut add = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                options.extend([name.into(), value]);
+            }
+        };
+        add("--ort-lib", runtime.ort_lib.clone().map(Into::into));
+        add("--threads", runtime.threads.map(|n| n.to_string().into()));
+        add("--chunk", self.chunk.map(|n| n.to_string().into()));
+        add(
+            "--mem-limit",
+            self.mem_limit.map(|bytes| bytes.to_string().into()),
+        );
+        options
+    }
+}
+
+/// Arguments of `snow-ort bench-worker`.
+#[derive(Debug, Args)]
+pub(super) struct WorkerArgs {
+    /// The bundle
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+
+    /// A video file or a folder of images
+    #[arg(long, value_name = "CLIP")]
+    pub input: PathBuf,
+
+    /// A JSON list of prompts
+    #[arg(long, value_name = "FILE.json")]
+    pub prompts: PathBuf,
+
+    /// Frames that will be asked for at most
+    #[arg(long, value_name = "N")]
+    pub frames: usize,
+
+    /// As for `run`
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
+    pub chunk: Option<NonZeroUsize>,
+
+    /// As for `run`
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use super::counted;
 use crate::bundle::{Bundle, Precision};
 use crate::graph::{Provider, Runtime};
-use crate::plan::{self, Costs, DEFAULT_CHUNK, Extent, Group, Plan, Sizes, sounding};
+use crate::plan::{self, Costs, Extent, Group, Plan, Sizes, default_chunk, sounding};
 use crate::size;
 use crate::tracker::{ModelSpec, Prompt};
 
@@ -74,7 +74,9 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
         .iter()
         .fold(Extent::default(), |extent, group| extent.max(group.extent));
     let sizes = Sizes::of(demand.bundle.manifest());
-    let most = demand.chunk.unwrap_or(DEFAULT_CHUNK);
+    let most = demand
+        .chunk
+        .unwrap_or_else(|| default_chunk(demand.bundle.manifest()));
     let mut sound = |packed| sounding::sound(demand.bundle, runtime, packed, extent, demand.limit);
     let costs = sound(true)?;
     let Some(limit) = demand.limit else {

@@ -4,6 +4,7 @@
 //! arguments, and for a run that was ended by Ctrl-C).
 
 mod args;
+mod bench;
 mod budget;
 mod guard;
 mod models;
@@ -15,6 +16,7 @@ mod run;
 pub mod score;
 mod signals;
 pub mod sink;
+mod worker;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -55,6 +57,10 @@ pub fn main() -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(EXIT_OUTSIDE),
         }),
+        args::Command::Bench(bench_args) => bench::run(&bench_args).map(|()| ExitCode::SUCCESS),
+        args::Command::BenchWorker(worker_args) => {
+            worker::run(&worker_args).map(|()| ExitCode::SUCCESS)
+        }
         args::Command::Schema => {
             say(crate::bundle::schema().trim_end());
             Ok(ExitCode::SUCCESS)

@@ -86,6 +86,36 @@ pub(super) fn choose(
     }
 }
 
+/// The bundles that are named, those in a folder that is named, or the one that [`choose`] would take if none is.
+pub(super) fn all(
+    named: &[PathBuf],
+    res: Option<u32>,
+    models: Option<&Path>,
+) -> Result<Vec<PathBuf>> {
+    if named.is_empty() {
+        return Ok(vec![choose(None, res, models)?]);
+    }
+    let mut dirs = Vec::new();
+    for named in named {
+        if named.join(MANIFEST_FILE).exists() || !named.is_dir() {
+            dirs.push(named.clone());
+            continue;
+        }
+        let mut inside = folders_in(named)
+            .with_context(|| format!("cannot look for bundles in {}", named.display()))?;
+        if inside.is_empty() {
+            bail!(
+                "{} is no bundle and holds none; give a folder that snow-export wrote, or one with such folders",
+                named.display()
+            );
+        }
+        // The order of resolutions, as far as names differ in them only.
+        inside.sort_by_key(|dir| (Bundle::peek(dir).map_or(0, |m| m.resolution), dir.clone()));
+        dirs.append(&mut inside);
+    }
+    Ok(dirs)
+}
+
 /// What to do about a resolution that no bundle has: only such advice as can be followed for some model found.
 fn advice(res: u32, found: &[Found]) -> String {
     let fits = |bundle: &Found| res > 0 && res.is_multiple_of(bundle.patch);
@@ -125,7 +155,7 @@ fn places(models: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// The folders of the bundles in `place`, in no order. A bundle may stand in a folder of its model, beside the checkpoint.
-pub(super) fn folders_in(place: &Path) -> std::io::Result<Vec<PathBuf>> {
+fn folders_in(place: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     for dir in entries(place)? {
         if dir.join(MANIFEST_FILE).is_file() {

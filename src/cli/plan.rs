@@ -1,14 +1,12 @@
 //! `snow-ort plan`: what a run would need, without a clip.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::args::PlanArgs;
 use super::budget::{self, Answer, Demand};
 use super::{counted, models, say};
-use crate::bundle::{Bundle, MANIFEST_FILE};
+use crate::bundle::Bundle;
 use crate::graph::Runtime;
 use crate::plan::Plan;
 use crate::size;
@@ -30,7 +28,7 @@ struct Planned {
 
 /// Runs the command; returns whether a bundle fits in the limit, if there is one.
 pub(super) fn run(args: &PlanArgs) -> Result<bool> {
-    let dirs = bundles(args)?;
+    let dirs = models::all(&args.model, args.res, args.models.as_deref())?;
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
@@ -64,33 +62,6 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
         }
     }
     Ok(all.iter().any(|planned| planned.fits))
-}
-
-/// The bundles to plan for: those that are named, those in a folder that is named, or the one that `run` would take.
-fn bundles(args: &PlanArgs) -> Result<Vec<PathBuf>> {
-    if args.model.is_empty() {
-        let dir = models::choose(None, args.res, args.models.as_deref())?;
-        return Ok(vec![dir]);
-    }
-    let mut dirs = Vec::new();
-    for named in &args.model {
-        if named.join(MANIFEST_FILE).exists() || !named.is_dir() {
-            dirs.push(named.clone());
-            continue;
-        }
-        let mut inside = models::folders_in(named)
-            .with_context(|| format!("cannot look for bundles in {}", named.display()))?;
-        if inside.is_empty() {
-            bail!(
-                "{} is no bundle and holds none; give a folder that snow-export wrote, or one with such folders",
-                named.display()
-            );
-        }
-        // The order of resolutions, as far as names differ in them only.
-        inside.sort_by_key(|dir| (Bundle::peek(dir).map_or(0, |m| m.resolution), dir.clone()));
-        dirs.append(&mut inside);
-    }
-    Ok(dirs)
 }
 
 fn show(planned: &Planned) {

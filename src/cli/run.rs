@@ -22,7 +22,7 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::plan::DEFAULT_CHUNK;
+use crate::plan::default_chunk;
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
     self, ArenaReport, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport,
@@ -124,7 +124,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     if let Some(plan) = &plan {
         runtime.set_pack_weights(plan.packed_weights);
     }
-    let chunk = plan.map_or(asked.unwrap_or(DEFAULT_CHUNK), |plan| plan.chunk);
+    let asked = asked.unwrap_or_else(|| default_chunk(manifest));
+    let chunk = plan.map_or(asked, |plan| plan.chunk);
     let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
         Some(file) => Some(OverlayWriter::create(

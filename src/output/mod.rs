@@ -151,6 +151,16 @@ impl Unfinished {
     }
 }
 
+/// A folder for files that nobody keeps; it goes with the value, and with a run that a signal ends.
+///
+/// # Errors
+/// The system's folder for temporary files cannot be written to.
+pub fn scratch(unfinished: &Unfinished) -> io::Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix(STAGING_PREFIX).tempdir()?;
+    unfinished.add(dir.path());
+    Ok(dir)
+}
+
 /// Removes a staging folder or file, or a folder that was created for the output if it is empty.
 fn remove_under_writers(path: &Path) {
     let staged = path.file_name().is_some_and(|name| {

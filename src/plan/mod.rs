@@ -14,7 +14,17 @@ use crate::bundle::{Dim, Manifest, Role};
 use crate::policy::Parameters;
 
 /// Most objects that go through a graph at once when nothing else is said: more gain no speed on the processor.
-pub const DEFAULT_CHUNK: usize = 8;
+const MOST_AT_ONCE: usize = 8;
+
+/// Tokens of all objects that go through a graph at once when nothing else is said. Large images fill the processor with
+/// few objects, and each takes working memory: at 1008 px, four objects of SAM3 have half a GiB in the memory attention.
+const TOKENS_AT_ONCE: u32 = 24_000;
+
+/// Objects that go through the graphs of a bundle at once when nothing else is said.
+pub fn default_chunk(manifest: &Manifest) -> usize {
+    let fit = TOKENS_AT_ONCE / manifest.memory.tokens.max(1);
+    usize::try_from(fit).map_or(MOST_AT_ONCE, |fit| fit.clamp(1, MOST_AT_ONCE))
+}
 
 /// What the arena rounds a tensor up to: small ones, and those from [`LARGE`] on.
 const UNITS: [u64; 2] = [

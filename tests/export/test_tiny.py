@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from snow_export import reference
 from snow_export.errors import ExportError
 from snow_export.random_checkpoint import randomise
-from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, phase_at
+from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, view_at
 from snow_export.tiny.clips import Settings, make_clip
 from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
@@ -56,6 +56,7 @@ def test_training_runs_what_the_reference_runs():
     model.eval()
     wanted = list(reference.roll_out(model, processor, list(clip.frames), prompts, Path(".")))
     tracker = Tracker(model).eval()
+    tracker.vision.fold()
     tracker.attention.fold()
     prompt = Prompt(torch.tensor(boxes).view(2, 2, 2), torch.tensor([[2, 3], [2, 3]]))
     with torch.no_grad():
@@ -67,16 +68,17 @@ def test_training_runs_what_the_reference_runs():
 
 
 def test_prompts_point_at_their_objects():
-    """At every phase and of every kind: boxes around, positive points inside, negative points outside."""
+    """In every view and of every kind: boxes around, positive points inside, negative points outside."""
     pool, clips = Pool(3, torch.device("cpu")), Clips(5)
     for number in range(3):
         pool.add(number, *clips[number])
     kinds = set()
-    for step in (*range(0, 40), 5001, 7000, 7001, 12000, 12001):
-        phase = phase_at(SCHEDULES["whole"], step)
-        batch, kind = make_batch(pool, phase, step, seed=5, shrink=8)
+    for step in (*range(0, 40), *range(5000, 5004), *range(12000, 12004)):
+        view = view_at(SCHEDULES["whole"], step)
+        batch, kind = make_batch(pool, view, step, seed=5, shrink=8)
         kinds.add((kind, batch.images.shape[2]))
-        assert batch.images.shape[1] == phase.frames
+        assert batch.images.shape[1] == view.frames
+        assert batch.images.shape[2] == view.side
         assert batch.truth.shape[1:] == batch.images.shape[1:4]
         for n in range(len(batch.weight)):
             if not batch.weight[n]:

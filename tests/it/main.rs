@@ -1,5 +1,6 @@
 //! Integration tests, one module per subject.
 
+mod bench;
 mod bundle;
 mod cli;
 mod contact_sheet;

@@ -120,7 +120,8 @@ def graphs(model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision)
 
     vision = VisionEncoder(model, preprocess["mean"], preprocess["std"], preprocess["scale"])
     memory_attention = MemoryAttention(model, dtype)
-    memory_attention.fold()
+    for stage in (vision, memory_attention):
+        stage.fold()
     decoder = MaskDecoder(model, dtype)
     memory_encoder = MemoryEncoder(model, dtype, precision.stored)
     for stage in (vision, memory_attention, decoder, memory_encoder):

@@ -57,12 +57,21 @@ class MemoryAttention(nn.Module):
         sine = torch.cat((angle.sin(), angle.cos()), dim=-1).to(self.precision)
         return self.pointer_projection(sine)
 
-    def _cross_attention(self, module: nn.Module, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        mixed = attention(query, keys, values, 1, module.scaling)
+    def _key_tables(self, entries: int | torch.SymInt, pointers: int | torch.SymInt) -> tuple[Tensor, Tensor]:
+        """Rotary tables of all keys, `[keys, head_dim / 2]`: each memory's as the image's, pointers stay unrotated."""
+        half = self.cos.shape[1]
+        cos, sin = (
+            table.expand(entries, -1, -1).reshape(entries * self.tokens, half) for table in (self.cos, self.sin)
+        )
+        none = self.cos.new_zeros(pointers, half)
+        return torch.cat((cos, none + 1)), torch.cat((sin, none))
+
+    def _output(self, module: nn.Module, mixed_tm: Tensor) -> Tensor:
+        """What attention over raw memories `[tokens, M]` tells, `[tokens, C]`."""
         if self.training:
-            return module.o_proj(module.v_proj(mixed))
+            return module.o_proj(module.v_proj(mixed_tm))
         weight, bias = module.folded
-        return mixed @ weight + bias
+        return torch.addmm(bias, mixed_tm, weight)
 
     def fold(self) -> None:
         """Multiplies `W_o` and `W_v` once, in float64; needed before `forward` in evaluation mode."""
@@ -91,28 +100,42 @@ class MemoryAttention(nn.Module):
 
         time = self.time_embedding[:, 0, 0][memory_time].unsqueeze(2)
         placed = memory.view(objects, entries, tokens, channels) + (self.memory_position + time)
-        placed = placed.view(objects * entries, tokens, channels)
         placed_pointer = pointer
         if self.use_pointer_time:
             position = self._pointer_position(pointer_time)
             placed_pointer = pointer + position.repeat_interleave(self.pointer_tokens, dim=1)
+        placed = torch.cat((placed.view(objects, entries * tokens, channels), placed_pointer), dim=1)
         values = torch.cat((memory, pointer), dim=1)
+        length = placed.shape[1]
+        placed_tc = placed.flatten(0, 1)
+        cos, sin = self._key_tables(entries, pointer.shape[1])
 
-        x = features_nlc + self.image_position
+        # Tokens of all objects in one axis: a linear layer is one operator then.
+        x_tc = (features_nlc + self.image_position).flatten(0, 1)
         for index, layer in enumerate(self.module.layers):
             self_attention, cross_attention = layer.self_attn, layer.cross_attn_image
-            normed = layer.layer_norm1(x)
-            query = rotate(self_attention.q_proj(normed), self.cos, self.sin)
-            key = rotate(self_attention.k_proj(normed), self.cos, self.sin)
-            mixed = attention(query, key, self_attention.v_proj(normed), 1, self_attention.scaling)
-            x = x + self_attention.o_proj(mixed)
+            normed = layer.layer_norm1(x_tc)
+            query, key, value = (
+                projection(normed).view(-1, tokens, self.hidden)
+                for projection in (self_attention.q_proj, self_attention.k_proj, self_attention.v_proj)
+            )
+            query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
+            mixed = attention(query, key, value, 1, self_attention.scaling).view(x_tc.shape)
+            x_tc = x_tc + self_attention.o_proj(mixed)
 
-            query = rotate(cross_attention.q_proj(layer.layer_norm2(x)), self.cos, self.sin)
+            # Keys stand before queries: of the inputs of an operator, ONNX Runtime runs the way to the later one first,
+            # and would make the keys of all layers, the largest tensors here, before the first layer.
+            key = rotate(cross_attention.k_proj(placed_tc).view(objects, length, self.hidden), cos, sin)
+            query = cross_attention.q_proj(layer.layer_norm2(x_tc)).view(-1, tokens, self.hidden)
+            query = rotate(query, self.cos, self.sin)
             if index == 0:
                 query = query.expand(objects, -1, -1)
-            key = rotate(cross_attention.k_proj(placed), self.cos, self.sin)
-            key = key.view(objects, entries * tokens, -1)
-            key = torch.cat((key, cross_attention.k_proj(placed_pointer)), dim=1)
-            x = x + self._cross_attention(cross_attention, query, key, values)
-            x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
-        return self.module.layer_norm(x)
+            mixed = attention(query, key, values, 1, cross_attention.scaling)
+            told = self._output(cross_attention, mixed.flatten(0, 1))
+            if index == 0:
+                shared = x_tc.view(-1, tokens, self.hidden)
+                x_tc = (shared + told.view(objects, tokens, self.hidden)).flatten(0, 1)
+            else:
+                x_tc = x_tc + told
+            x_tc = x_tc + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x_tc))))
+        return self.module.layer_norm(x_tc).view(objects, tokens, self.hidden)

@@ -1,32 +1,70 @@
 """Stage 1: an RGB image to the features that every object shares.
 
 Follows `Sam3ViTModel`, `Sam3VisionNeck` and `Sam3TrackerVideoModel.get_image_features` of transformers. Differences:
-fused attention and rotary operators, normalisation inside the graph, no fourth pyramid level (the tracker drops it).
+fused attention and rotary operators, normalisation inside the graph, no fourth pyramid level (the tracker drops it),
+and an order of tokens of its own: window by window instead of row by row, from the first layer to the last. Everything
+but attention treats tokens alike, and attention knows places from the rotary tables, which have the same order; so
+windows are cut without moving anything.
+
+The reference pads the image to whole windows with zeros, after the norm. Such a token is a bias as a key and as a
+value, so padding comes in after the projections here, and it never is a query.
 """
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Sam3TrackerVideoModel
 
 from ..ops import attention, rotate
+from .neck import MergedLevel
 
 
-def partition(x_bhwc: Tensor, window: int) -> Tensor:
-    """`[b, h, w, c]` to `[b * windows, window * window, c]`, zero-padded at the bottom and right like the reference."""
-    height, width = x_bhwc.shape[1:3]
-    pad_h, pad_w = -height % window, -width % window
-    if pad_h or pad_w:
-        x_bhwc = nn.functional.pad(x_bhwc, (0, 0, 0, pad_w, 0, pad_h))
-    rows, columns = (height + pad_h) // window, (width + pad_w) // window
-    tiles = x_bhwc.view(-1, rows, window, columns, window, x_bhwc.shape[3]).transpose(2, 3)
-    return tiles.reshape(-1, window * window, x_bhwc.shape[3])
+@dataclass(frozen=True)
+class WindowGroup:
+    """Windows of one shape: `count` windows of `tokens` tokens each, which are the tokens from `start` on.
+
+    `places` are the places in a full window, row by row, of its tokens and then of its padding.
+    """
+
+    start: int
+    count: int
+    tokens: int
+    places: Tensor
+
+    @property
+    def end(self) -> int:
+        """The token after the last."""
+        return self.start + self.count * self.tokens
+
+    @property
+    def padding(self) -> int:
+        """Tokens of padding in a window."""
+        return len(self.places) - self.tokens
 
 
-def unpartition(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Inverse of `partition`; the padding is cut off."""
-    rows, columns = -(-height // window), -(-width // window)
-    tiles = windows.view(-1, rows, columns, window, window, windows.shape[2]).transpose(2, 3)
-    return tiles.reshape(-1, rows * window, columns * window, windows.shape[2])[:, :height, :width]
+def window_order(grid: int, window: int) -> tuple[Tensor, list[WindowGroup]]:
+    """Places of a `grid` x `grid` image, row by row, in the order of windows; and the windows that this makes.
+
+    Windows at the right and the bottom border are cut off where `window` does not divide `grid`.
+    """
+    places = torch.arange(grid * grid).view(grid, grid)
+    in_window = torch.arange(window * window).view(window, window)
+    spans = [(first, min(first + window, grid)) for first in range(0, grid, window)]
+    by_shape: dict[tuple[int, int], list[Tensor]] = {}
+    for top, bottom in spans:
+        for left, right in spans:
+            tile = places[top:bottom, left:right]
+            by_shape.setdefault(tuple(tile.shape), []).append(tile.flatten())
+    groups, order = [], []
+    for (height, width), tiles in by_shape.items():
+        inside = torch.zeros(window, window, dtype=torch.bool)
+        inside[:height, :width] = True
+        places = torch.cat((in_window[inside], in_window[~inside]))
+        groups.append(WindowGroup(sum(len(tile) for tile in order), len(tiles), height * width, places))
+        order += tiles
+    return torch.cat(order), groups
 
 
 class VisionEncoder(nn.Module):
@@ -45,28 +83,96 @@ class VisionEncoder(nn.Module):
         self.conv_s0 = model.mask_decoder.conv_s0
         self.conv_s1 = model.mask_decoder.conv_s1
         self.no_memory_embedding = model.no_memory_embedding
-        self.grid = model.config.image_size // vision.config.backbone_config.patch_size
+        backbone_config = vision.config.backbone_config
+        self.grid = grid = model.config.image_size // backbone_config.patch_size
         # Normalisation stays in float32 whatever the precision: 8-bit levels divided by the spread of a channel.
         self.register_buffer("offset", torch.tensor(mean) / scale, persistent=False)
         self.register_buffer("spread", torch.tensor(std) / scale, persistent=False)
 
+        order, self.groups = window_order(grid, backbone_config.window_size)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("places", order.argsort(), persistent=False)
         embeddings = self.backbone.embeddings
         with torch.no_grad():
-            position = embeddings._tile_position_embeddings(embeddings.position_embeddings, self.grid, self.grid)
+            position = embeddings._tile_position_embeddings(embeddings.position_embeddings, grid, grid)
         # A view of the trained parameter would be tied to its resolution; training keeps its gradient by re-tiling.
         self.register_buffer("position", position.detach().clone(), persistent=False)
-        for index, layer in enumerate(self.backbone.layers):
-            cos, sin = layer.rotary_emb(position, layer.position_ids)
-            self.register_buffer(f"cos_{index}", cos[0, :, ::2].clone(), persistent=False)
-            self.register_buffer(f"sin_{index}", sin[0, :, ::2].clone(), persistent=False)
+        self.windowed = [layer.window_size > 0 for layer in self.backbone.layers]
+        tables: list[tuple[Tensor, Tensor]] = []
+        self.table_of = [self._rotary(tables, layer, position) for layer in self.backbone.layers]
 
-    def _attend(self, index: int, layer: nn.Module, x_blc: Tensor) -> Tensor:
-        module = layer.attention
-        cos, sin = getattr(self, f"cos_{index}"), getattr(self, f"sin_{index}")
-        query = rotate(module.q_proj(x_blc), cos, sin)
-        key = rotate(module.k_proj(x_blc), cos, sin)
-        mixed = attention(query, key, module.v_proj(x_blc), module.num_attention_heads, module.scaling)
-        return module.o_proj(mixed)
+    def _rotary(self, tables: list[tuple[Tensor, Tensor]], layer: nn.Module, position: Tensor) -> int:
+        """Keeps the rotary tables of a layer, which most layers have in common, and returns their number."""
+        cos, sin = (table[0, :, ::2].clone() for table in layer.rotary_emb(position, layer.position_ids))
+        for number, (other_cos, other_sin) in enumerate(tables):
+            if torch.equal(cos, other_cos) and torch.equal(sin, other_sin):
+                return number
+        number = len(tables)
+        tables.append((cos, sin))
+        for kind, table in (("cos", cos), ("sin", sin)):
+            if layer.window_size == 0:
+                self.register_buffer(f"{kind}_{number}", table[self.order].clone(), persistent=False)
+                continue
+            for index, group in enumerate(self.groups):
+                keys = table[group.places]
+                self.register_buffer(f"{kind}_{number}_{index}", keys, persistent=False)
+                if group.padding:
+                    queries = keys[: group.tokens].clone()
+                    self.register_buffer(f"{kind}_{number}_{index}_query", queries, persistent=False)
+        return number
+
+    def fold(self) -> None:
+        """Merges what is linear in the fine levels; needed before `forward` in evaluation mode."""
+        layers, projections = self.neck.fpn_layers, (self.conv_s0, self.conv_s1)
+        self.fine_levels = nn.ModuleList(
+            MergedLevel(layers[level], projections[level], (4, 2)[level] * self.grid) for level in range(2)
+        )
+
+    def _table(self, name: str) -> tuple[Tensor, Tensor]:
+        return getattr(self, f"cos_{name}"), getattr(self, f"sin_{name}")
+
+    def _attend_all(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
+        cos, sin = self._table(f"{self.table_of[index]}")
+        query, key, value = (
+            projection(x_tc).view(-1, len(self.order), x_tc.shape[1])
+            for projection in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        return attention(query, key, value, module.num_attention_heads, module.scaling).view(x_tc.shape)
+
+    def _attend_windows(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
+        group, name = self.groups[0], f"{self.table_of[index]}_0"
+        if len(self.groups) > 1 or group.padding:
+            return self._attend_cut_windows(index, module, x_tc)
+        query, key, value = (
+            projection(x_tc).view(-1, group.tokens, x_tc.shape[1])
+            for projection in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        query, key = (rotate(tensor, *self._table(name)) for tensor in (query, key))
+        return attention(query, key, value, module.num_attention_heads, module.scaling).view(x_tc.shape)
+
+    def _attend_cut_windows(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
+        channels = x_tc.shape[1]
+        projected = (
+            module.q_proj(x_tc),
+            F.linear(x_tc, module.k_proj.weight),
+            F.linear(x_tc, module.v_proj.weight),
+        )
+        projected = [tensor.view(-1, len(self.order), channels) for tensor in projected]
+        mixed = []
+        for number, group in enumerate(self.groups):
+            name = f"{self.table_of[index]}_{number}"
+            query, key, value = (
+                tensor[:, group.start : group.end].reshape(-1, group.tokens, channels) for tensor in projected
+            )
+            if group.padding:
+                key, value = (F.pad(tensor, (0, 0, 0, group.padding)) for tensor in (key, value))
+            query = rotate(query, *self._table(f"{name}_query" if group.padding else name))
+            key = rotate(key + module.k_proj.bias, *self._table(name))
+            value = value + module.v_proj.bias
+            out = attention(query, key, value, module.num_attention_heads, module.scaling)
+            mixed.append(out.reshape(-1, group.count * group.tokens, channels))
+        return torch.cat(mixed, dim=1).view(x_tc.shape)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         grid = self.grid
@@ -75,18 +181,21 @@ class VisionEncoder(nn.Module):
         position = self.position
         if self.training:
             position = embeddings._tile_position_embeddings(embeddings.position_embeddings, grid, grid)
-        x = embeddings.patch_embeddings(pixels) + position
-        x = self.backbone.layer_norm(x.unflatten(1, (grid, grid)))
+        # Tokens of all images in one axis: a linear layer is one operator then, and what has one shape shares memory.
+        x_tc = (embeddings.patch_embeddings(pixels) + position).index_select(1, self.order).flatten(0, 1)
+        x_tc = self.backbone.layer_norm(x_tc)
         for index, layer in enumerate(self.backbone.layers):
-            normed = layer.layer_norm1(x)
-            if layer.window_size > 0:
-                mixed = self._attend(index, layer, partition(normed, layer.window_size))
-                mixed = unpartition(mixed, layer.window_size, grid, grid)
-            else:
-                mixed = self._attend(index, layer, normed.flatten(1, 2)).unflatten(1, (grid, grid))
-            x = x + mixed
-            x = x + layer.mlp(layer.layer_norm2(x))
-        x_nchw = x.permute(0, 3, 1, 2)
-        level_0, level_1, level_2 = (layer(x_nchw) for layer in self.neck.fpn_layers[:3])
-        features_nlc = level_2.flatten(2).transpose(1, 2)
-        return features_nlc, features_nlc + self.no_memory_embedding, self.conv_s0(level_0), self.conv_s1(level_1)
+            attend = self._attend_windows if self.windowed[index] else self._attend_all
+            x_tc = x_tc + layer.attention.o_proj(attend(index, layer.attention, layer.layer_norm1(x_tc)))
+            x_tc = x_tc + layer.mlp(layer.layer_norm2(x_tc))
+        x_nlc = x_tc.view(-1, grid * grid, x_tc.shape[1]).index_select(1, self.places)
+        x_nchw = x_nlc.transpose(1, 2).unflatten(2, (grid, grid))
+        features_nlc = self.neck.fpn_layers[2](x_nchw).flatten(2).transpose(1, 2)
+        if self.training:
+            high_res = [
+                projection(layer(x_nchw))
+                for layer, projection in zip(self.neck.fpn_layers, (self.conv_s0, self.conv_s1), strict=False)
+            ]
+        else:
+            high_res = [level(x_nchw) for level in self.fine_levels]
+        return features_nlc, features_nlc + self.no_memory_embedding, *high_res

@@ -30,56 +30,62 @@ BOX, POINT, POINTS, MASK = "box", "point", "points", "mask"
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of training, until step `until`: `windows` of `frames` frames and `objects` objects among them.
+class View:
+    """What one step sees: `windows` of `frames` frames at `side` px and `objects` objects among them.
 
-    `fresh` new clips enter the pool before each step. Every `large_every`-th step is at 336 px with two fifths of the
-    windows and objects, the others are at 224 px. A step draws one of `kinds` for all its prompts.
+    `fresh` new clips enter the pool before the step. It draws one of `kinds` for all its prompts.
     """
 
-    until: int
     frames: int
+    side: int
     windows: int
     objects: int
     fresh: int
-    large_every: int
     kinds: tuple[str, ...]
 
-    def large(self, step: int) -> bool:
-        """Whether a step is at 336 px."""
-        return bool(self.large_every) and step % self.large_every == 0
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training, until step `until`, whose steps go round a `cycle` of views."""
+
+    until: int
+    cycle: tuple[View, ...]
 
 
-# Single frames first: a tracker that cannot segment has nothing to remember.
+_STILL_KINDS = (BOX, BOX, BOX, BOX, POINT, POINT, POINTS, MASK)
+_MOVING_KINDS = (BOX, BOX, BOX, POINT, MASK)
+STILL_224, STILL_336 = View(1, 224, 192, 384, 1, _STILL_KINDS), View(1, 336, 80, 160, 1, _STILL_KINDS)
+SHORT_224, SHORT_336 = View(8, 224, 24, 64, 1, _MOVING_KINDS), View(8, 336, 10, 26, 1, _MOVING_KINDS)
+LONG_224, LONG_336 = View(16, 224, 16, 40, 2, _MOVING_KINDS), View(16, 336, 7, 16, 2, _MOVING_KINDS)
+
+# Single frames first: a tracker that cannot segment has nothing to remember. They stay in the cycle, because masks get
+# better with the number of pictures, and a rollout sees few.
 SCHEDULES = {
     "whole": (
-        Phase(5000, 1, 96, 192, 1, 3, (BOX, BOX, BOX, BOX, POINT, POINT, POINTS, MASK)),
-        Phase(11500, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
-        Phase(15500, 16, 16, 40, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
+        Phase(5000, (STILL_224, STILL_224, STILL_336)),
+        Phase(11000, (STILL_336, SHORT_224, STILL_224, SHORT_336)),
+        Phase(18000, (STILL_336, LONG_224, STILL_224, LONG_336)),
     ),
     # For weights that segment and track already (`--start`).
     "continue": (
-        Phase(2200, 8, 24, 64, 4, 3, (BOX, BOX, BOX, POINT, MASK)),
-        Phase(4900, 16, 16, 40, 5, 3, (BOX, BOX, BOX, POINT, MASK)),
+        Phase(4000, (STILL_336, SHORT_224, STILL_224, SHORT_336)),
+        Phase(9800, (STILL_336, LONG_224, STILL_224, LONG_336)),
     ),
 }
 Schedule = tuple[Phase, ...]
 
 
-def phase_at(schedule: Schedule, step: int) -> Phase | None:
-    """The phase that a step belongs to; None after the last."""
-    return next((phase for phase in schedule if step < phase.until), None)
+def view_at(schedule: Schedule, step: int) -> View:
+    """What a step sees; steps after the last see what the last phase does."""
+    phase = next((phase for phase in schedule if step < phase.until), schedule[-1])
+    return phase.cycle[step % len(phase.cycle)]
 
 
 def clips_before(schedule: Schedule, step: int) -> int:
-    """How many clips a run has used when a step begins: enough for a varied batch at its start, then what its phases
+    """How many clips a run has used when a step begins: enough for a varied batch at its start, then what its views
     ask for.
     """
-    used, begin = math.ceil(schedule[0].windows / 3), 0
-    for phase in schedule:
-        used += phase.fresh * (min(step, phase.until) - min(step, begin))
-        begin = phase.until
-    return used
+    return math.ceil(schedule[0].cycle[0].windows / 3) + sum(view_at(schedule, s).fresh for s in range(step))
 
 
 def upload(values: np.ndarray, device: torch.device) -> Tensor:
@@ -142,9 +148,9 @@ class Batch:
         return Prompt(self.coords, self.labels, self.truth[:, 0].float() if self.by_mask else None)
 
 
-def _windows(pool: Pool, phase: Phase, count: int, side: int, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _windows(pool: Pool, view: View, count: int, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`."""
-    device, frames = pool.frames.device, phase.frames
+    device, frames, side = pool.frames.device, view.frames, view.side
     slots = dice.integers(pool.count, size=count)
     stride = dice.integers(1, (MADE_FRAMES - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
     stride = np.minimum(stride, 3).astype(np.int64)
@@ -211,21 +217,16 @@ def _boxes(mask: Tensor, jitter: Tensor) -> Tensor:
     return (box + jitter * (box[:, 1:] - box[:, :1])).clamp(0, mask.shape[1])
 
 
-def make_batch(pool: Pool, phase: Phase, step: int, seed: int, rank: int = 0, shrink: int = 1) -> tuple[Batch, str]:
-    """The batch of a step of a phase and the kind of its prompts; `shrink` divides windows and objects, for small
-    machines.
-    """
+def make_batch(pool: Pool, view: View, step: int, seed: int, rank: int = 0, shrink: int = 1) -> tuple[Batch, str]:
+    """The batch of a step and the kind of its prompts; `shrink` divides windows and objects, for small machines."""
     device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
-    large = phase.large(step)
-    part = (2 / 5 if large else 1) / shrink
-    side = 336 if large else 224
-    windows, wanted = max(1, round(phase.windows * part)), max(2, round(phase.objects * part))
-    images, ids = _windows(pool, phase, windows, side, dice)
+    windows, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
+    images, ids = _windows(pool, view, windows, dice)
     images = _recoloured(images, dice)
 
     areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)
-    fair = areas[:, 0].float() >= LEAST_AREA * side * side
+    fair = areas[:, 0].float() >= LEAST_AREA * view.side**2
     hides = (areas == 0).any(dim=1) & fair
     luck = upload(dice.random((windows, MOST_OBJECTS)), device)
     chosen = (luck + HIDING * hides + 2 * fair).flatten().topk(min(wanted, windows * MOST_OBJECTS)).indices
@@ -234,7 +235,7 @@ def make_batch(pool: Pool, phase: Phase, step: int, seed: int, rank: int = 0, sh
     weight = fair.flatten()[chosen].float()
 
     # The kind is the same on every rank, so that all take the same time.
-    kind = str(np.random.default_rng((seed, step, 2)).choice(phase.kinds))
+    kind = str(np.random.default_rng((seed, step, 2)).choice(view.kinds))
     count, first = len(chosen), truth[:, 0]
     luck = upload(dice.random((3, count)).astype(np.float32), device)
     if kind == BOX:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, phase_at
+from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
 from .model import new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
@@ -241,12 +241,12 @@ def train(rank: int, options: argparse.Namespace) -> None:
     steps = schedule[-1].until
     last = min(options.steps, steps) if options.steps else steps
     while training.step < last:
-        phase = phase_at(schedule, training.step)
-        due = clips_before(schedule, training.step) + phase.fresh
+        view = view_at(schedule, training.step)
+        due += view.fresh
         while number < due:
             pool.add(number, *next(stream))
             number += 1
-        batch, kind = make_batch(pool, phase, training.step, options.seed, rank, options.shrink)
+        batch, kind = make_batch(pool, view, training.step, options.seed, rank, options.shrink)
         figures = training.gradient(batch, kind)
         training.update(learning_rate(training.step, steps, options.rate), options.gpus)
         # Reading a value would wait for the device at every step.
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
-    parser.add_argument("--pool", type=int, default=768, help="clips kept, 6.5 MB each")
+    parser.add_argument("--pool", type=int, default=768, help="clips kept, 13 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")

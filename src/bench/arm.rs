@@ -1,0 +1,166 @@
+//! An arm's process.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::BenchError;
+use super::protocol::{Answer, Frame, NEXT, Ready};
+
+/// Bytes of standard error that are kept for a message.
+const KEPT: usize = 2000;
+
+/// A process that tracks a frame whenever it is asked to. Dropping it ends the process.
+pub struct Arm {
+    name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    words: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+    started: Instant,
+}
+
+impl Arm {
+    /// Starts the process; it may take long until it answers.
+    ///
+    /// # Errors
+    /// [`BenchError::Start`].
+    pub fn start(name: &str, mut command: Command) -> Result<Self, BenchError> {
+        let started = Instant::now();
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |source| BenchError::Start {
+            arm: name.to_owned(),
+            program: program.clone(),
+            source,
+        };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let missing = || failed(std::io::ErrorKind::BrokenPipe.into());
+        let (input, output, errors) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(input), Some(output), Some(mut errors)) = (input, output, errors) else {
+            return Err(missing());
+        };
+        let words = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&words);
+        // A pipe that nobody empties would stop a talkative arm.
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(count @ 1..) = errors.read(&mut buffer) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&buffer[..count]);
+                let surplus = kept.len().saturating_sub(KEPT);
+                kept.drain(..surplus);
+            }
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            input: Some(input),
+            output: BufReader::new(output),
+            words,
+            reader: Some(reader),
+            started,
+        })
+    }
+
+    /// Waits until the model is loaded and the first frame is tracked; also returns the seconds from the start of the
+    /// process until then.
+    ///
+    /// # Errors
+    /// The process ended, or said something else.
+    pub fn first(&mut self) -> Result<(Ready, Frame, f64), BenchError> {
+        self.ask();
+        let ready = match self.answer("while it was loading")? {
+            (Answer::Ready(ready), _) => ready,
+            (_, line) => return Err(self.confused(line, "{\"ready\": …}")),
+        };
+        let frame = self.tracked()?;
+        Ok((ready, frame, self.started.elapsed().as_secs_f64()))
+    }
+
+    /// Has it track the next frame.
+    ///
+    /// # Errors
+    /// The process ended, or said something else.
+    pub fn frame(&mut self) -> Result<Frame, BenchError> {
+        self.ask();
+        self.tracked()
+    }
+
+    fn ask(&mut self) {
+        // A process that is gone is noticed when it does not answer; it has more to say than the pipe.
+        if let Some(input) = &mut self.input {
+            let _ = writeln!(input, "{NEXT}").and_then(|()| input.flush());
+        }
+    }
+
+    fn tracked(&mut self) -> Result<Frame, BenchError> {
+        match self.answer("while it was tracking")? {
+            (Answer::Frame(frame), _) => Ok(frame),
+            (_, line) => Err(self.confused(line, "{\"frame\": …}")),
+        }
+    }
+
+    fn confused(&self, got: String, expected: &'static str) -> BenchError {
+        BenchError::Protocol {
+            arm: self.name.clone(),
+            got,
+            expected,
+        }
+    }
+
+    fn answer(&mut self, when: &str) -> Result<(Answer, String), BenchError> {
+        let mut line = String::new();
+        let read = self.output.read_line(&mut line);
+        if !matches!(read, Ok(1..)) {
+            return Err(self.ended(when));
+        }
+        let line = line.trim_end().to_owned();
+        match serde_json::from_str(&line) {
+            Ok(answer) => Ok((answer, line)),
+            Err(_) => Err(self.confused(line, "a line of JSON that says ready or frame")),
+        }
+    }
+
+    fn ended(&mut self, when: &str) -> BenchError {
+        self.input = None;
+        let status = match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = String::from_utf8_lossy(&words);
+        let words = words.trim();
+        BenchError::Ended {
+            arm: self.name.clone(),
+            status,
+            when: when.to_owned(),
+            words: match words {
+                "" => "it said nothing".to_owned(),
+                words => words.trim_start_matches("error: ").to_owned(),
+            },
+        }
+    }
+}
+
+impl Drop for Arm {
+    fn drop(&mut self) {
+        // The end of its input ends it; one that is stuck must not keep the program.
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}

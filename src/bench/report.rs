@@ -1,0 +1,150 @@
+//! bench.json: everything that was measured.
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::Machine;
+use super::protocol::{Frame, Ready};
+use super::stats::{Ratio, Spread, median};
+
+/// Version of the layout of bench.json.
+pub const BENCH_VERSION: u32 = 1;
+
+/// The stage that does not depend on the objects.
+const VISION: &str = "vision_encoder";
+
+/// bench.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchReport {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// What measured.
+    pub snow_ort: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Where it was measured.
+    pub machine: Machine,
+    /// Frames of each arm before those that count.
+    pub warm_frames: usize,
+    /// Frames of a block.
+    pub block_frames: usize,
+    /// One measurement each.
+    pub cases: Vec<Case>,
+}
+
+/// Arms on the same frames with the same prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// Objects that are followed.
+    pub objects: usize,
+    /// What was measured.
+    pub arms: Vec<ArmReport>,
+    /// Each arm but the baseline against it.
+    pub ratios: Vec<Comparison>,
+}
+
+/// One arm of a case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmReport {
+    /// Its name.
+    pub name: String,
+    /// What it says of itself.
+    pub ready: Ready,
+    /// Seconds from the start of its process to the first frame's masks, with the other arms' processes waiting.
+    pub cold_s: f64,
+    /// Greatest resident memory of its process, in bytes.
+    pub peak_resident_bytes: Option<u64>,
+    /// Greatest size of its arena, in bytes.
+    pub arena_peak_bytes: Option<u64>,
+    /// Memory of its process on the GPU, in bytes.
+    pub device_bytes: Option<u64>,
+    /// What its memory bank held at the end, in bytes.
+    pub bank_bytes: Option<u64>,
+    /// Seconds of a frame.
+    pub frame_s: Spread,
+    /// Seconds of a stage in a frame, in the order in which stages run.
+    pub stages_s: Vec<(String, Spread)>,
+    /// The counted frames, `[round][frame]`.
+    pub rounds: Vec<Vec<Frame>>,
+}
+
+/// An arm's time divided by the baseline's: below 1 is faster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The arm.
+    pub arm: String,
+    /// What it is compared with.
+    pub baseline: String,
+    /// A whole frame.
+    pub frame: Ratio,
+    /// The vision encoder alone; null if an arm does not tell its time.
+    pub vision_encoder: Option<Ratio>,
+    /// All but the vision encoder.
+    pub tracker: Option<Ratio>,
+}
+
+/// Stages in the order in which they run; others follow.
+const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
+
+impl ArmReport {
+    /// An arm's figures; `None` without a counted frame.
+    pub fn new(name: &str, ready: Ready, cold_s: f64, rounds: Vec<Vec<Frame>>) -> Option<Self> {
+        let frames = || rounds.iter().flatten();
+        let last = frames().last()?.clone();
+        let seconds: Vec<f64> = frames().map(|frame| frame.seconds).collect();
+        let mut names: Vec<&String> = last.stages.keys().collect();
+        names.sort_by_key(|name| {
+            ORDER
+                .iter()
+                .position(|known| known == name)
+                .unwrap_or(ORDER.len())
+        });
+        let stages_s = names
+            .into_iter()
+            .filter_map(|name| {
+                let seconds: Vec<f64> = frames()
+                    .filter_map(|frame| frame.stages.get(name).copied())
+                    .collect();
+                Some((name.clone(), Spread::of(&seconds)?))
+            })
+            .collect();
+        Some(Self {
+            name: name.to_owned(),
+            ready,
+            cold_s,
+            peak_resident_bytes: last.peak_resident_bytes,
+            arena_peak_bytes: last.arena_peak_bytes,
+            device_bytes: last.device_bytes,
+            bank_bytes: last.bank_bytes,
+            frame_s: Spread::of(&seconds)?,
+            stages_s,
+            rounds,
+        })
+    }
+
+    /// The median of each round of what `time` says of a frame; `None` if it does not say.
+    fn per_round(&self, time: impl Fn(&Frame) -> Option<f64>) -> Option<Vec<f64>> {
+        self.rounds
+            .iter()
+            .map(|block| {
+                let seconds: Option<Vec<f64>> = block.iter().map(&time).collect();
+                median(&seconds?)
+            })
+            .collect()
+    }
+}
+
+impl Comparison {
+    /// Compares two arms round by round; `None` without rounds.
+    pub fn new(arm: &ArmReport, baseline: &ArmReport) -> Option<Self> {
+        let ratio = |time: &dyn Fn(&Frame) -> Option<f64>| {
+            Ratio::of(&arm.per_round(time)?, &baseline.per_round(time)?)
+        };
+        Some(Self {
+            arm: arm.name.clone(),
+            baseline: baseline.name.clone(),
+            frame: ratio(&|frame| Some(frame.seconds))?,
+            vision_encoder: ratio(&|frame| frame.stages.get(VISION).copied()),
+            tracker: ratio(&|frame| Some(frame.seconds - frame.stages.get(VISION)?)),
+        })
+    }
+}

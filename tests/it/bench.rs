@@ -1,0 +1,247 @@
+//! `snow-ort bench`: the order of turns, the numbers made of them, and the program with arms of both kinds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use snow_ort::bench::BenchError;
+use snow_ort::bench::clip::boxes;
+use snow_ort::bench::protocol::{Frame, walk};
+use snow_ort::bench::report::BenchReport;
+use snow_ort::bench::rounds::{Length, Timed, measure};
+use snow_ort::bench::stats::{Ratio, Spread, median};
+
+use crate::fake::{Desk, Ran, names_in, read_json};
+
+/// An arm that notes when it had its turn.
+struct Noted<'a> {
+    name: char,
+    log: &'a std::cell::RefCell<String>,
+}
+
+impl Timed for Noted<'_> {
+    fn frame(&mut self) -> Result<Frame, BenchError> {
+        self.log.borrow_mut().push(self.name);
+        Ok(Frame {
+            seconds: self.log.borrow().len() as f64,
+            stages: BTreeMap::new(),
+            peak_resident_bytes: None,
+            arena_peak_bytes: None,
+            device_bytes: None,
+            bank_bytes: None,
+        })
+    }
+}
+
+#[test]
+fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
+    let log = std::cell::RefCell::default();
+    let mut arms = ['a', 'b', 'c'].map(|name| Noted { name, log: &log });
+    let length = Length {
+        warm: 1,
+        rounds: 2,
+        block: 2,
+    };
+    let mut frames = 0;
+    let blocks = measure(&mut arms, length, &mut || frames += 1).unwrap();
+    assert_eq!(*log.borrow(), "abcaabbccccbbaa");
+    assert_eq!(frames, 3 * length.frames());
+    // The clock goes steadily: over two rounds every arm has the same mean.
+    let means: Vec<f64> = blocks
+        .iter()
+        .map(|rounds| rounds.iter().flatten().map(|f| f.seconds).sum::<f64>() / 4.0)
+        .collect();
+    assert_eq!(means, [9.5, 9.5, 9.5]);
+}
+
+#[test]
+fn medians_quartiles_and_ratios() {
+    assert_eq!(Spread::of(&[]), None);
+    let spread = Spread::of(&[5.0, 1.0, 2.0, 4.0, 3.0]).unwrap();
+    assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
+    let spread = Spread::of(&[1.0, 2.0]).unwrap();
+    assert_eq!((spread.low, spread.median, spread.high), (1.25, 1.5, 1.75));
+
+    let ratio = Ratio::of(&[1.0, 2.0, 9.0], &[2.0, 4.0, 3.0]).unwrap();
+    assert_eq!(ratio.rounds, [0.5, 0.5, 3.0]);
+    assert_eq!(ratio.median, 0.5);
+    assert_eq!((ratio.low, ratio.high), (0.5, 3.0));
+    assert!(ratio.is_noise());
+    let clear = Ratio::of(&[1.0, 1.1, 0.9, 1.0], &[2.0; 4]).unwrap();
+    assert!(!clear.is_noise());
+    assert!((0.45..=0.5).contains(&clear.low) && (0.5..=0.55).contains(&clear.high));
+}
+
+#[test]
+fn a_clip_is_walked_forwards_and_backwards() {
+    let walked: Vec<usize> = (0..9).map(|n| walk(n, 4)).collect();
+    assert_eq!(walked, [0, 1, 2, 3, 2, 1, 0, 1, 2]);
+    assert_eq!(walk(7, 1), 0);
+}
+
+#[test]
+fn boxes_are_inside_of_the_frame_and_apart() {
+    for count in [1, 2, 7, 64] {
+        let boxes = boxes(count, (200, 100));
+        let boxes: Vec<Vec<f64>> = boxes
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| serde_json::from_value(entry["box"].clone()).unwrap())
+            .collect();
+        assert_eq!(boxes.len(), count);
+        for (i, a) in boxes.iter().enumerate() {
+            assert!(0.0 <= a[0] && a[0] < a[2] && a[2] <= 200.0);
+            assert!(0.0 <= a[1] && a[1] < a[3] && a[3] <= 100.0);
+            for b in &boxes[..i] {
+                assert!(a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1]);
+            }
+        }
+    }
+}
+
+/// `snow-ort bench` of the fake bundle with few frames.
+fn bench(desk: &Desk, args: &[&str]) -> Ran {
+    let mut command = desk.command();
+    command.args(["bench", "--warm", "2", "--rounds", "2", "--block", "3"]);
+    command.arg("--model").arg(&desk.bundle.dir).args(args);
+    command.output().unwrap().into()
+}
+
+/// A program that says of every frame that it took 2000 seconds.
+fn slow(desk: &Desk) -> String {
+    let script = desk.path("slow");
+    let frame = r#"{"frame":{"seconds":2000,"stages":{"vision_encoder":500},"peak_resident_bytes":null,"arena_peak_bytes":null,"device_bytes":null,"bank_bytes":null}}"#;
+    let ready = r#"{"ready":{"what":"a shell","resolution":28,"precision":"fp32","threads":1}}"#;
+    let text =
+        format!("echo '{ready}'\necho chatter >&2\nwhile read -r line; do echo '{frame}'; done\n");
+    std::fs::write(&script, text).unwrap();
+    format!("slow=sh '{}'", script.display())
+}
+
+#[test]
+fn bundles_and_other_programs_in_one_report() {
+    let desk = Desk::with_images(1, 8, 8);
+    let against = slow(&desk);
+    let ran = bench(
+        &desk,
+        &[
+            "--objects",
+            "1,3",
+            "--against",
+            &against,
+            "--json",
+            "b.json",
+            "--markdown",
+            "b.md",
+        ],
+    );
+    ran.succeeds();
+    let report: BenchReport = serde_json::from_value(read_json(&desk.path("b.json"))).unwrap();
+    let objects: Vec<usize> = report.cases.iter().map(|case| case.objects).collect();
+    assert_eq!(objects, [1, 3]);
+    for case in &report.cases {
+        let [ours, other] = case.arms.as_slice() else {
+            panic!("two arms: {case:?}")
+        };
+        assert_eq!((ours.name.as_str(), other.name.as_str()), ("fake", "slow"));
+        assert_eq!(ours.ready.resolution, 28);
+        assert!(ours.rounds.len() == 2 && ours.rounds.iter().all(|block| block.len() == 3));
+        let stages: Vec<&str> = ours
+            .stages_s
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(
+            stages,
+            [
+                "vision_encoder",
+                "memory_attention",
+                "mask_decoder",
+                "memory_encoder"
+            ]
+        );
+        for frame in ours.rounds.iter().flatten() {
+            let sum: f64 = frame.stages.values().sum();
+            assert!(0.0 < sum && sum <= frame.seconds && frame.seconds < 100.0);
+        }
+        assert!(ours.peak_resident_bytes.unwrap() > 1 << 20);
+        assert_eq!(other.frame_s.median, 2000.0);
+        assert!(ours.cold_s > 0.0 && ours.cold_s < 100.0);
+        let [ratio] = case.ratios.as_slice() else {
+            panic!("one ratio: {case:?}")
+        };
+        assert_eq!(
+            (ratio.arm.as_str(), ratio.baseline.as_str()),
+            ("fake", "slow")
+        );
+        assert!(ratio.frame.median < 0.05 && !ratio.frame.is_noise());
+        let rest = ratio.tracker.as_ref().unwrap();
+        let of_round: Vec<f64> = ours.rounds[0].iter().map(rest_s).collect();
+        let expected = median(&of_round).unwrap() / 1500.0;
+        assert!((rest.rounds[0] - expected).abs() < 1e-12);
+    }
+    let bank = |case: usize| report.cases[case].arms[0].bank_bytes.unwrap();
+    assert_eq!(bank(1), 3 * bank(0));
+    for text in [
+        &ran.stdout,
+        &std::fs::read_to_string(desk.path("b.md")).unwrap(),
+    ] {
+        for word in [
+            "fake / slow",
+            "2000 s",
+            "1 object",
+            "3 objects",
+            "2 blocks of 3 frames",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+
+    // The same names again: nothing is replaced unasked.
+    let again = bench(&desk, &["--json", "b.json"]);
+    again.refuses(&["b.json", "already exists", "--overwrite"]);
+    bench(&desk, &["--json", "b.json", "--overwrite", "--quiet"]).succeeds();
+    let report: Value = read_json(&desk.path("b.json"));
+    assert_eq!(report["cases"].as_array().unwrap().len(), 1);
+    assert_eq!(report["cases"][0]["ratios"].as_array().unwrap().len(), 0);
+}
+
+fn rest_s(frame: &Frame) -> f64 {
+    frame.seconds - frame.stages["vision_encoder"]
+}
+
+#[test]
+fn a_clip_and_prompts_of_ones_own() {
+    let desk = Desk::with_images(3, 40, 30);
+    let prompts = r#"[{"frame": 0, "object": 4, "box": [1, 1, 20, 20]}, {"frame": 2, "object": 9, "points": [[5, 5]]}]"#;
+    std::fs::write(desk.path("p.json"), prompts).unwrap();
+    let ran = bench(
+        &desk,
+        &["--input", "in", "--prompts", "p.json", "--json", "b.json"],
+    );
+    ran.succeeds();
+    assert_eq!(read_json(&desk.path("b.json"))["cases"][0]["objects"], 2);
+}
+
+#[test]
+fn what_an_arm_says_when_it_fails_reaches_the_user_and_nothing_is_left() {
+    let desk = Desk::with_images(1, 8, 8);
+    let before = names_in(Path::new(&desk.path(".")));
+    let bad = |what: &str, words: &[&str]| {
+        let ran = bench(&desk, &["--against", what, "--json", "b.json"]);
+        ran.refuses(words);
+        assert_eq!(names_in(Path::new(&desk.path("."))), before);
+    };
+    bad(
+        "torch=sh -c 'echo no such weights >&2; exit 3'",
+        &["torch", "no such weights", "3"],
+    );
+    bad("torch=echo hello", &["torch", "hello", "JSON"]);
+    bad("torch", &["--against", "NAME=COMMAND", "torch"]);
+    bad("fake=true", &["two arms", "fake"]);
+    let ran = bench(&desk, &["--mem-limit", "1KiB"]);
+    ran.refuses(&["fake", "1.00 KiB", "--mem-limit"]);
+    let ran = bench(&desk, &["--prompts", "p.json"]);
+    assert_eq!(ran.code, Some(2));
+}
