@@ -57,7 +57,8 @@ def replace_section(text: str, heading: str, body: str) -> str:
     sections = text.rstrip("\n").split("\n## ")
     kept = [section for section in sections[1:] if section.split("\n", 1)[0] != heading]
     place = next((i for i, section in enumerate(sections[1:]) if section.split("\n", 1)[0] == heading), len(kept))
-    kept.insert(place, f"{heading}\n\n{body.strip()}\n")
+    body = body.strip("\n")
+    kept.insert(place, f"{heading}\n\n{body}\n")
     return "\n\n## ".join(part.strip("\n") for part in (sections[0], *kept)) + "\n"
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32", help=f"of bundles: {', '.join(PRECISIONS)}")
     parser.add_argument("--reference", default="fp32", help=f"of PyTorch: {', '.join(DTYPES)}")
     parser.add_argument("--provider", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=os.process_cpu_count(), help="of both")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of both")
     parser.add_argument("--warm", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--block", type=int, default=2)
@@ -103,7 +104,9 @@ def main() -> None:
     run(command)
 
     heading = f"{name} at {arguments.res} px on {arguments.provider}, objects {arguments.objects.replace(',', ', ')}"
-    said = shlex.join(["scripts/bench-pytorch", *sys.argv[1:]])
+    # Where the program was built is no part of what was measured.
+    words = [word for place, word in enumerate(sys.argv) if "--program" not in sys.argv[max(place - 1, 0) : place + 1]]
+    said = shlex.join(["scripts/bench-pytorch", *words[1:]])
     text = arguments.results.read_text() if arguments.results.exists() else INTRODUCTION
     text = replace_section(text, heading, f"    {said}\n\n{tables.read_text()}")
     arguments.results.parent.mkdir(parents=True, exist_ok=True)

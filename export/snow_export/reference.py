@@ -67,9 +67,13 @@ def add_prompt(processor, session, entry: dict, folder: Path) -> None:
 
 
 @torch.inference_mode()
-def roll_out(model, processor, frames: list[np.ndarray], prompts: list[dict], folder: Path, dtype=torch.float32):
+def roll_out(
+    model, processor, frames: list[np.ndarray], prompts: list[dict], folder: Path, dtype=torch.float32, device="cpu"
+):
     """Yields `(frame, object ids, low_res_masks [objects, h, w] f32, object_score [objects] f32)` for every frame."""
-    session = processor.init_video_session(video=frames, dtype=dtype)
+    session = processor.init_video_session(
+        video=frames, dtype=dtype, inference_device=device, video_storage_device="cpu"
+    )
     for frame in range(len(frames)):
         prompted = [entry for entry in prompts if entry["frame"] == frame]
         for entry in prompted:
@@ -82,8 +86,8 @@ def roll_out(model, processor, frames: list[np.ndarray], prompts: list[dict], fo
         if session.get_obj_num() == 0:
             continue
         output = model(inference_session=session, frame_idx=frame)
-        masks = output.pred_masks.float().flatten(0, -3)
-        yield frame, list(output.object_ids), masks, output.object_score_logits.float().flatten()
+        masks = output.pred_masks.float().flatten(0, -3).cpu()
+        yield frame, list(output.object_ids), masks, output.object_score_logits.float().flatten().cpu()
 
 
 def write_frame(folder: Path, frame: int, ids: list[int], masks: torch.Tensor, scores: torch.Tensor) -> None:
@@ -107,16 +111,18 @@ def main() -> None:
     parser.add_argument("--std", type=float, nargs=3, default=[0.5, 0.5, 0.5])
     parser.add_argument("--max-frames", type=int)
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
     dtype = getattr(torch, arguments.dtype)
-    model = load_reference(arguments.checkpoint, arguments.res, dtype)
+    model = load_reference(arguments.checkpoint, arguments.res, dtype).to(arguments.device)
     processor = load_processor(arguments.res, arguments.mean, arguments.std)
     frames = read_frames(arguments.frames, arguments.max_frames)
     prompts = json.loads(arguments.prompts.read_text())
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for frame, ids, masks, scores in roll_out(model, processor, frames, prompts, arguments.prompts.parent, dtype):
+    folder, device = arguments.prompts.parent, arguments.device
+    for frame, ids, masks, scores in roll_out(model, processor, frames, prompts, folder, dtype, device):
         write_frame(arguments.out, frame, ids, masks, scores)
         print(f"frame {frame}: {len(ids)} objects", flush=True)
 

@@ -4,10 +4,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::BenchError;
 use super::protocol::{Answer, Frame, NEXT, Ready};
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of standard error that are kept for a message.
 const KEPT: usize = 2000;
@@ -155,8 +158,13 @@ impl Arm {
 
 impl Drop for Arm {
     fn drop(&mut self) {
-        // The end of its input ends it; one that is stuck must not keep the program.
+        // The end of its input ends it, and it may have something left to write; one that is stuck must not keep the
+        // program.
         self.input = None;
+        let since = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && since.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {

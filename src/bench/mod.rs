@@ -8,6 +8,7 @@
 pub mod arm;
 pub mod clip;
 pub mod machine;
+pub mod profile;
 pub mod protocol;
 pub mod report;
 pub mod rounds;
@@ -57,6 +58,14 @@ pub enum BenchError {
     #[error("{}: cannot be written: {detail}", path.display())]
     Clip {
         /// The file.
+        path: PathBuf,
+        /// The reason.
+        detail: String,
+    },
+    /// A profile of the library's cannot be read.
+    #[error("{}: no profile that ONNX Runtime wrote: {detail}", path.display())]
+    Profile {
+        /// The file, or its folder.
         path: PathBuf,
         /// The reason.
         detail: String,

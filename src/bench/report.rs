@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
+use super::profile::GraphProfile;
 use super::protocol::{Frame, Ready};
 use super::stats::{Ratio, Spread, median};
 
@@ -65,6 +66,8 @@ pub struct ArmReport {
     pub stages_s: Vec<(String, Spread)>,
     /// The counted frames, `[round][frame]`.
     pub rounds: Vec<Vec<Frame>>,
+    /// Its graphs' operators; empty unless they were asked for.
+    pub profile: Vec<GraphProfile>,
 }
 
 /// An arm's time divided by the baseline's: below 1 is faster.
@@ -83,7 +86,7 @@ pub struct Comparison {
 }
 
 /// Stages in the order in which they run; others follow.
-const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
+pub const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
 
 impl ArmReport {
     /// An arm's figures; `None` without a counted frame.
@@ -118,6 +121,7 @@ impl ArmReport {
             frame_s: Spread::of(&seconds)?,
             stages_s,
             rounds,
+            profile: Vec::new(),
         })
     }
 

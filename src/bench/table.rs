@@ -1,5 +1,6 @@
 //! The tables that people read, on a terminal and in Markdown.
 
+use super::profile::GraphProfile;
 use super::report::{ArmReport, BenchReport, Case};
 use super::stats::{Ratio, Spread};
 use crate::size;
@@ -34,8 +35,36 @@ pub fn render(report: &BenchReport, style: Style) -> String {
             text.push('\n');
             text.push_str(&ratios(case, style));
         }
+        for arm in &case.arms {
+            for profile in &arm.profile {
+                text.push_str(&format!("\n{}: {}, one run\n", arm.name, profile.role));
+                if style == Style::Markdown {
+                    text.push('\n');
+                }
+                text.push_str(&operators(profile, style));
+            }
+        }
     }
     text
+}
+
+/// Operators of a profile that are shown.
+const SHOWN: usize = 10;
+
+fn operators(profile: &GraphProfile, style: Style) -> String {
+    let total: f64 = profile.operators.iter().map(|op| op.seconds).sum();
+    let header = ["operator", "provider", "nodes", "time", "share"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for operator in profile.operators.iter().take(SHOWN) {
+        rows.push(vec![
+            operator.name.clone(),
+            operator.provider.replace("ExecutionProvider", ""),
+            format!("{:.0}", operator.nodes),
+            seconds(operator.seconds),
+            format!("{:.1}%", 100.0 * operator.seconds / total.max(1e-12)),
+        ]);
+    }
+    table(&rows, style)
 }
 
 fn rounds_text(report: &BenchReport) -> String {

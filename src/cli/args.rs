@@ -343,6 +343,10 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N", default_value = "4", allow_negative_numbers = true, value_parser = one_or_more)]
     pub block: NonZeroUsize,
 
+    /// Also say which operators of each bundle's graphs take how long, where; this makes all times longer
+    #[arg(long)]
+    pub profile: bool,
+
     /// Another program to compare with (repeatable)
     #[arg(long, value_name = "NAME=COMMAND")]
     pub against: Vec<String>,
@@ -419,6 +423,10 @@ pub(super) struct WorkerArgs {
     /// Frames that will be asked for at most
     #[arg(long, value_name = "N")]
     pub frames: usize,
+
+    /// Folder to which the library writes profiles of the graphs
+    #[arg(long, value_name = "DIR")]
+    pub profile: Option<PathBuf>,
 
     /// As for `run`
     #[arg(long, value_name = "N", value_parser = one_or_more)]

@@ -12,7 +12,8 @@ use super::{models, say};
 use crate::bench::arm::Arm;
 use crate::bench::clip;
 use crate::bench::machine::Machine;
-use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison};
+use crate::bench::profile;
+use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison, ORDER};
 use crate::bench::rounds::{Length, measure};
 use crate::bench::table::{self, Style};
 use crate::media;
@@ -54,7 +55,18 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let mut progress = Progress::start(Some(total as u64), args.quiet);
     let mut cases = Vec::with_capacity(scenes.len());
     for scene in &scenes {
-        cases.push(case(&launches, scene, length, &mut || progress.frame())?);
+        let profiles = match args.profile {
+            true => Some(desk.path().join(format!("profiles-{}", scene.objects))),
+            false => None,
+        };
+        let on_frame = &mut || progress.frame();
+        cases.push(case(
+            &launches,
+            scene,
+            length,
+            profiles.as_deref(),
+            on_frame,
+        )?);
     }
     progress.finish();
     let report = BenchReport {
@@ -184,6 +196,7 @@ fn case(
     launches: &[Launch],
     scene: &Scene,
     length: Length,
+    profiles: Option<&Path>,
     on_frame: &mut dyn FnMut(),
 ) -> Result<Case> {
     let mut arms = Vec::with_capacity(launches.len());
@@ -195,6 +208,11 @@ fn case(
         command
             .arg("--frames")
             .arg((length.frames() + 1).to_string());
+        if let Some(dir) = profiles.filter(|_| launch.bundle) {
+            let dir = dir.join(&launch.name);
+            std::fs::create_dir_all(&dir).context("cannot make a folder for the profiles")?;
+            command.arg("--profile").arg(dir);
+        }
         let mut arm = Arm::start(&launch.name, command)?;
         let (ready, _, cold_s) = arm.first()?;
         on_frame();
@@ -203,7 +221,7 @@ fn case(
     }
     let measured = measure(&mut arms, length, on_frame)?;
     drop(arms);
-    let reports: Vec<ArmReport> = launches
+    let mut reports: Vec<ArmReport> = launches
         .iter()
         .zip(begun)
         .zip(measured)
@@ -211,6 +229,14 @@ fn case(
             ArmReport::new(&launch.name, ready, cold_s, rounds)
         })
         .collect();
+    for report in reports.iter_mut() {
+        let Some(dir) = profiles.map(|dir| dir.join(&report.name)) else {
+            continue;
+        };
+        if dir.is_dir() {
+            report.profile = profile::read(&dir, &ORDER)?;
+        }
+    }
     let (bundles, others): (Vec<usize>, Vec<usize>) =
         (0..launches.len()).partition(|&index| launches[index].bundle);
     let baselines = match (others.is_empty(), bundles.first()) {

@@ -10,7 +10,7 @@ use super::args::WorkerArgs;
 use super::budget::{self, Demand};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
-use crate::graph::Runtime;
+use crate::graph::{Runtime, RuntimeOptions};
 use crate::media::{self, resize::resize_frame};
 use crate::plan::default_chunk;
 use crate::prompts::Prompts;
@@ -25,7 +25,11 @@ pub(super) fn run(args: &WorkerArgs) -> Result<()> {
     let bundle = Bundle::open(&args.model)?;
     let manifest = bundle.manifest();
     let prompts = Prompts::load(&[], Some(&args.prompts))?.into_frames();
-    let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
+    let options = RuntimeOptions {
+        profile: args.profile.clone(),
+        ..args.runtime.options(args.mem_limit)
+    };
+    let mut runtime = Runtime::load(&options)?;
     let asked = args.chunk.map(usize::from);
     let plan = match args.mem_limit {
         Some(limit) => {

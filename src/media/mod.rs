@@ -1,10 +1,13 @@
 //! Frames in, masks out: frame sources (video file, image folder, single image), resizing, mask
 //! operations, index PNGs, the overlay video and the contact sheet.
 
+#[cfg(feature = "video")]
 mod av;
 mod canvas;
 pub mod contact_sheet;
+#[cfg(feature = "video")]
 mod convert;
+#[cfg(feature = "video")]
 mod encode;
 pub mod images;
 pub mod index_png;
@@ -12,7 +15,10 @@ mod input;
 pub mod mask;
 pub mod overlay;
 pub mod resize;
+#[cfg(feature = "video")]
 pub mod video;
+#[cfg(not(feature = "video"))]
+mod without_video;
 
 use std::path::{Path, PathBuf};
 
@@ -151,6 +157,15 @@ pub enum MediaError {
         path: PathBuf,
         /// The file format.
         kind: &'static str,
+    },
+    /// The program has no part that reads or writes videos.
+    #[error(
+        "{}: this program was built without video; give a folder of images (`ffmpeg -i VIDEO frames/%05d.png` makes one), or a build with the feature `video`",
+        path.display()
+    )]
+    WithoutVideo {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is no video that FFmpeg knows.
     #[error(
@@ -307,7 +322,10 @@ pub enum MediaError {
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     match classify(path)? {
         SourceKind::Images => Ok(Box::new(images::ImageSource::open(path)?)),
+        #[cfg(feature = "video")]
         SourceKind::Video => Ok(Box::new(video::VideoSource::open(path)?)),
+        #[cfg(not(feature = "video"))]
+        SourceKind::Video => without_video::open(path),
     }
 }
 
@@ -319,7 +337,10 @@ pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
 pub fn count_frames_up_to(path: &Path, limit: usize) -> Result<usize, MediaError> {
     match classify(path)? {
         SourceKind::Images => Ok(images::list(path)?.len().min(limit)),
+        #[cfg(feature = "video")]
         SourceKind::Video => video::count_frames_up_to(path, limit),
+        #[cfg(not(feature = "video"))]
+        SourceKind::Video => without_video::count_frames_up_to(path, limit),
     }
 }
 

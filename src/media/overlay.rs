@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::canvas::{Canvas, plate_size};
+#[cfg(feature = "video")]
 pub use super::encode::OverlayWriter;
+#[cfg(not(feature = "video"))]
+pub use super::without_video::OverlayWriter;
 
 /// Colours that stay apart from each other, and from most scenes, when half transparent.
 const PALETTE: [[u8; 3]; 16] = [

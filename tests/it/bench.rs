@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use snow_ort::bench::BenchError;
 use snow_ort::bench::clip::boxes;
+use snow_ort::bench::profile::summarise;
 use snow_ort::bench::protocol::{Frame, walk};
 use snow_ort::bench::report::BenchReport;
 use snow_ort::bench::rounds::{Length, Timed, measure};
@@ -222,6 +223,81 @@ fn a_clip_and_prompts_of_ones_own() {
     );
     ran.succeeds();
     assert_eq!(read_json(&desk.path("b.json"))["cases"][0]["objects"], 2);
+}
+
+#[test]
+fn operators_are_added_up_over_the_runs_of_a_graph() {
+    let node = |op: &str, provider: &str, dur: u32, bytes: &str| {
+        json!({"cat": "Node", "name": format!("x_{op}_kernel_time"), "dur": dur,
+               "args": {"op_name": op, "provider": provider, "output_size": bytes}})
+    };
+    let events = [
+        json!({"cat": "Session", "name": "model_run", "dur": 900}),
+        node("Gemm", "CUDAExecutionProvider", 100, "64"),
+        node("Gemm", "CUDAExecutionProvider", 300, "64"),
+        node("Gemm", "CPUExecutionProvider", 500, "8"),
+        json!({"cat": "Session", "name": "model_run", "dur": 900}),
+        node("Gemm", "CUDAExecutionProvider", 200, "64"),
+        json!({"cat": "Node", "name": "x_fence_before", "dur": 7, "args": {"op_name": "Gemm"}}),
+        node("MemcpyToHost", "CUDAExecutionProvider", 40, "1000"),
+    ];
+    let profile = summarise("mask_decoder", &events);
+    let seen: Vec<(&str, &str, f64, f64, f64)> = profile
+        .operators
+        .iter()
+        .map(|op| {
+            let microseconds = (op.seconds * 1e6).round();
+            (
+                op.name.as_str(),
+                op.provider.as_str(),
+                op.nodes,
+                microseconds,
+                op.output_bytes,
+            )
+        })
+        .collect();
+    assert_eq!((profile.role.as_str(), profile.runs), ("mask_decoder", 2));
+    assert_eq!(
+        seen,
+        [
+            ("Gemm", "CUDAExecutionProvider", 1.5, 300.0, 96.0),
+            ("Gemm", "CPUExecutionProvider", 0.5, 250.0, 4.0),
+            ("MemcpyToHost", "CUDAExecutionProvider", 0.5, 20.0, 500.0),
+        ]
+    );
+}
+
+#[test]
+fn a_profile_names_the_operators_of_every_graph_and_where_they_ran() {
+    let desk = Desk::with_images(1, 8, 8);
+    let ran = bench(&desk, &["--profile", "--json", "b.json"]);
+    ran.succeeds();
+    let report: BenchReport = serde_json::from_value(read_json(&desk.path("b.json"))).unwrap();
+    let profile = &report.cases[0].arms[0].profile;
+    let roles: Vec<&str> = profile.iter().map(|graph| graph.role.as_str()).collect();
+    assert_eq!(
+        roles,
+        [
+            "vision_encoder",
+            "memory_attention",
+            "mask_decoder",
+            "memory_encoder"
+        ]
+    );
+    for graph in profile {
+        assert!(graph.runs >= 7 && !graph.operators.is_empty(), "{graph:?}");
+        for operator in &graph.operators {
+            assert_eq!(operator.provider, "CPUExecutionProvider");
+            assert!(
+                operator.nodes > 0.0 && operator.seconds >= 0.0,
+                "{operator:?}"
+            );
+        }
+        assert!(
+            ran.stdout
+                .contains(&format!("fake: {}, one run", graph.role))
+        );
+    }
 }
 
 #[test]

@@ -4,10 +4,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from compare import compare, objects_differ
 from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import load_file
+from snow_export.compare import compare, objects_differ
 
 BOXES = [
     [200, 110, 520, 400],

@@ -42,6 +42,8 @@ pub struct RuntimeOptions {
     /// Whether weights are laid out anew for the processor's kernels, which is faster; the arena holds them then. They
     /// stay mapped from their file otherwise, and count for nothing. On a GPU they are copied there in any case.
     pub pack_weights: bool,
+    /// Folder to which the library writes a profile of each graph when it is dropped: `<role>_<time>.json`.
+    pub profile: Option<PathBuf>,
 }
 
 impl Default for RuntimeOptions {
@@ -53,6 +55,7 @@ impl Default for RuntimeOptions {
             device_id: 0,
             mem_limit: None,
             pack_weights: true,
+            profile: None,
         }
     }
 }
@@ -222,10 +225,20 @@ impl Runtime {
     }
 
     /// A session of a graph file, in whatever arena is registered.
-    fn session(&self, role: &str, path: &Path) -> Result<OrtGraph, GraphError> {
+    fn session(
+        &self,
+        role: &str,
+        path: &Path,
+        profile: Option<&Path>,
+    ) -> Result<OrtGraph, GraphError> {
         let mut builder = self
             .builder()
             .map_err(|reason| self.provider_error(reason))?;
+        if let Some(dir) = profile {
+            builder = builder
+                .with_profiling(dir.join(role))
+                .map_err(|error| self.provider_error(message(error)))?;
+        }
         let session = builder
             .commit_from_file(path)
             .map_err(|error| GraphError::Load {
@@ -347,7 +360,11 @@ fn version_of(info: &str, library: &Path) -> String {
 impl Backend for Runtime {
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError> {
         let arena = self.arena()?;
-        let graph = OrtGraph::within(role, &arena, self.session(role, path))?;
+        let graph = OrtGraph::within(
+            role,
+            &arena,
+            self.session(role, path, self.options.profile.as_deref()),
+        )?;
         Ok(Box::new(InArena { graph, arena }))
     }
 

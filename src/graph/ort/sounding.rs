@@ -54,7 +54,7 @@ impl Runtime {
         runs: &[Vec<Blank>],
         outputs: &[&str],
     ) -> Result<Sounding, GraphError> {
-        let mut graph = OrtGraph::within(role, arena, self.session(role, path))?;
+        let mut graph = OrtGraph::within(role, arena, self.session(role, path, None))?;
         let loaded = arena.stats()?;
         let mut peaks = Vec::with_capacity(runs.len());
         for run in runs {

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from .errors import ExportError
+
 
 @dataclass
 class Comparison:
@@ -44,16 +46,18 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def compare(got: Path, expected: Path) -> Comparison:
-    """Compares `got` with `expected`; frames and object ids must agree exactly."""
+    """Compares `got` with `expected`; raises `ExportError` unless frames, objects and shapes agree exactly."""
     names = sorted(path.name for path in expected.glob("*.safetensors"))
-    assert names, f"{expected} has no frames"
+    if not names or names != sorted(path.name for path in got.glob("*.safetensors")):
+        raise ExportError(f"{got} has not the frames of {expected}, which has {len(names)}")
     result = Comparison([], [], [], [], [], 0)
     for name in names:
         reference, run = load_file(expected / name), load_file(got / name)
         ids = reference["object_ids"].tolist()
-        assert run["object_ids"].tolist() == ids, f"{name}: objects {run['object_ids'].tolist()}, expected {ids}"
         masks, wanted = run["low_res_masks"], reference["low_res_masks"]
-        assert masks.shape == wanted.shape, f"{name}: masks {masks.shape}, expected {wanted.shape}"
+        if run["object_ids"].tolist() != ids or masks.shape != wanted.shape:
+            found = f"objects {run['object_ids'].tolist()} with masks {masks.shape}"
+            raise ExportError(f"{got / name}: {found}, expected {ids} with {wanted.shape}")
         distances = [
             float(np.linalg.norm(a.astype(np.float64) - b) / max(np.linalg.norm(b.astype(np.float64)), 1e-12))
             for a, b in zip(masks, wanted, strict=True)
