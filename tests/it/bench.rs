@@ -270,10 +270,14 @@ fn operators_are_added_up_over_the_runs_of_a_graph() {
 #[test]
 fn a_profile_names_the_operators_of_every_graph_and_where_they_ran() {
     let desk = Desk::with_images(1, 8, 8);
-    let ran = bench(&desk, &["--profile", "--json", "b.json"]);
+    let real = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/snow-random-112-fp16"
+    );
+    let ran = bench(&desk, &["--profile", "--json", "b.json", "--model", real]);
     ran.succeeds();
     let report: BenchReport = serde_json::from_value(read_json(&desk.path("b.json"))).unwrap();
-    let profile = &report.cases[0].arms[0].profile;
+    let profile = &report.cases[0].arms[1].profile;
     let roles: Vec<&str> = profile.iter().map(|graph| graph.role.as_str()).collect();
     assert_eq!(
         roles,
@@ -295,7 +299,7 @@ fn a_profile_names_the_operators_of_every_graph_and_where_they_ran() {
         }
         assert!(
             ran.stdout
-                .contains(&format!("fake: {}, one run", graph.role))
+                .contains(&format!("snow-random-112-fp16: {}, one run", graph.role))
         );
     }
 }
