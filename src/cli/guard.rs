@@ -36,6 +36,12 @@ pub(super) fn check_outputs(
     let sheet = args.contact_sheet.as_deref().map(resolved);
 
     if let Some(file) = args.overlay.as_deref() {
+        if cfg!(not(feature = "video")) {
+            bail!(
+                "--overlay {}: this program was built without video; leave it out, or take a build with the feature `video` (--contact-sheet works without)",
+                file.display()
+            );
+        }
         check_overlay_name(file)?;
     }
     if let (Some(file), Some(real)) = (args.contact_sheet.as_deref(), &sheet) {
