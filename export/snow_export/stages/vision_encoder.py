@@ -98,17 +98,19 @@ class VisionEncoder(nn.Module):
         # A view of the trained parameter would be tied to its resolution; training keeps its gradient by re-tiling.
         self.register_buffer("position", position.detach().clone(), persistent=False)
         self.windowed = [layer.window_size > 0 for layer in self.backbone.layers]
-        tables: list[tuple[Tensor, Tensor]] = []
+        tables: list[tuple[bool, Tensor, Tensor]] = []
         self.table_of = [self._rotary(tables, layer, position) for layer in self.backbone.layers]
 
-    def _rotary(self, tables: list[tuple[Tensor, Tensor]], layer: nn.Module, position: Tensor) -> int:
+    def _rotary(self, tables: list[tuple[bool, Tensor, Tensor]], layer: nn.Module, position: Tensor) -> int:
         """Keeps the rotary tables of a layer, which most layers have in common, and returns their number."""
         cos, sin = (table[0, :, ::2].clone() for table in layer.rotary_emb(position, layer.position_ids))
-        for number, (other_cos, other_sin) in enumerate(tables):
-            if torch.equal(cos, other_cos) and torch.equal(sin, other_sin):
+        windowed = layer.window_size > 0
+        for number, (other_windowed, other_cos, other_sin) in enumerate(tables):
+            # Where one window is the whole image both kinds of layers have the same values, kept under other names.
+            if windowed == other_windowed and torch.equal(cos, other_cos) and torch.equal(sin, other_sin):
                 return number
         number = len(tables)
-        tables.append((cos, sin))
+        tables.append((windowed, cos, sin))
         for kind, table in (("cos", cos), ("sin", sin)):
             if layer.window_size == 0:
                 self.register_buffer(f"{kind}_{number}", table[self.order].clone(), persistent=False)
