@@ -8,12 +8,13 @@ heading.
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from .bench_reference import DTYPES
 from .errors import ExportError
+from .on_demand import export, random_checkpoint, run
+from .outputs import replace_text
 from .precision import PRECISIONS
 
 INTRODUCTION = """# Measurements
@@ -24,32 +25,6 @@ resized image to the low-resolution masks and memories of all objects; a ratio i
 median of the rounds' ratios with its 95% interval, below 1 is faster. "resident" is the peak of the whole process,
 "arena" that of what graphs take, "first mask" the time from the start of the process to the first frame's masks.
 """
-
-
-def export(checkpoint: Path, name: str, res: int, precision: str, out: Path) -> Path:
-    """A bundle for timing, without golden vectors; exported if it is missing."""
-    folder = out / f"{name}-{res}-{precision}"
-    if not folder.exists():
-        command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(checkpoint), "--res", str(res)]
-        command += ["--precision", precision, "--name", name, "--golden-frames", "0", "--out", str(out)]
-        run(command)
-    return folder
-
-
-def run(command: list[str]) -> None:
-    """Runs a step; its own words say what went wrong."""
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        raise ExportError(f"ended with exit code {code}: {shlex.join(command)}")
-
-
-def random_checkpoint(out: Path) -> Path:
-    """The architecture in full size with random weights; made if it is missing."""
-    folder = out / "random-full"
-    if not folder.exists():
-        command = [sys.executable, "-W", "ignore", "-m", "snow_export.random_checkpoint"]
-        run([*command, "--size", "full", "--seed", "7", "--out", str(folder)])
-    return folder
 
 
 def replace_section(text: str, heading: str, body: str) -> str:
@@ -110,9 +85,7 @@ def main() -> None:
     text = arguments.results.read_text() if arguments.results.exists() else INTRODUCTION
     text = replace_section(text, heading, f"    {said}\n\n{tables.read_text()}")
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.results.with_suffix(".partial")
-    partial.write_text(text)
-    partial.rename(arguments.results)
+    replace_text(arguments.results, text)
     print(f"{arguments.results}: {heading}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from .reference import add_prompt, load_processor, load_reference, read_frames
+from .reference import load_processor, load_reference, read_frames, run_frame
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "bf16-autocast": torch.float32}
 # As many as `snow-ort bench-worker` keeps.
@@ -89,14 +89,9 @@ def serve(arguments: argparse.Namespace) -> None:
     for number, _ in enumerate(sys.stdin):
         before, start = clock.seconds, clock.now()
         with cast:
-            prompted = [entry for entry in prompts if entry["frame"] == number]
-            for entry in prompted:
-                add_prompt(processor, session, entry, arguments.prompts.parent)
-            if prompted:
-                session.obj_with_new_inputs = list(dict.fromkeys(entry["object"] for entry in prompted))
-                model(inference_session=session, frame_idx=number)
-            masks = model(inference_session=session, frame_idx=number).pred_masks.float().cpu()
-        assert masks.isfinite().all(), f"frame {number}: logits that are no numbers"
+            output = run_frame(model, processor, session, number, prompts, arguments.prompts.parent)
+            masks = None if output is None else output.pred_masks.float().cpu()
+        assert masks is None or masks.isfinite().all(), f"frame {number}: logits that are no numbers"
         seconds = clock.now() - start
         stages = {"vision_encoder": clock.seconds - before}
         say({"frame": {"seconds": seconds, "stages": stages} | memory(device)})

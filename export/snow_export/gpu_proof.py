@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .bench_pytorch import export, random_checkpoint
 from .compare import compare
 from .errors import ExportError
+from .on_demand import export, random_checkpoint
+from .outputs import replace_text
 from .tiny.clips import Settings, make_clip
+from .tiny.heldout import box_of
 
 # Held-out clip, frames, and the side it is drawn at.
 CLIP_SEED, CLIP_FRAMES, CLIP_SIDE = 1_001, 24, 336
@@ -95,12 +97,8 @@ class Proof:
 
 def object_boxes(ids: np.ndarray) -> list[dict]:
     """Prompts for a frame's objects, from its ids u8 `[h, w]`: a box around each."""
-    entries = []
-    for identity in sorted(set(ids.flatten().tolist()) - {0}):
-        rows, columns = np.nonzero(ids == identity)
-        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        entries.append({"frame": 0, "object": identity, "box": [float(value) for value in box]})
-    return entries
+    identities = sorted(set(ids.flatten().tolist()) - {0})
+    return [{"frame": 0, "object": identity, "box": box_of(ids == identity)} for identity in identities]
 
 
 class DeviceMemory:
@@ -341,9 +339,7 @@ def main() -> None:
             # A step that cannot be done must not hide what the others show.
             result = {"error": str(error) if isinstance(error, ExportError) else traceback.format_exc()}
         results[name] = result | {"seconds": time.monotonic() - start}
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(results, indent=1) + "\n")
-        partial.rename(file)
+        replace_text(file, json.dumps(results, indent=1) + "\n")
     show(results)
     sys.exit(1 if any("error" in results[name] for name in steps) else 0)
 

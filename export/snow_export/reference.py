@@ -66,6 +66,19 @@ def add_prompt(processor, session, entry: dict, folder: Path) -> None:
     processor.add_inputs_to_inference_session(**arguments)
 
 
+def run_frame(model, processor, session, frame: int, prompts: list[dict], folder: Path):
+    """Gives the frame's prompts to the session and tracks it; the model's output, None while there is no object."""
+    prompted = [entry for entry in prompts if entry["frame"] == frame]
+    for entry in prompted:
+        add_prompt(processor, session, entry, folder)
+    if prompted:
+        # A session takes only the last call's objects for new ones. Run after each prompt instead, it would track the
+        # frame's other objects first, and then no longer take a prompt of theirs for a conditioning one.
+        session.obj_with_new_inputs = list(dict.fromkeys(entry["object"] for entry in prompted))
+        model(inference_session=session, frame_idx=frame)
+    return model(inference_session=session, frame_idx=frame) if session.get_obj_num() else None
+
+
 @torch.inference_mode()
 def roll_out(
     model, processor, frames: list[np.ndarray], prompts: list[dict], folder: Path, dtype=torch.float32, device="cpu"
@@ -75,17 +88,9 @@ def roll_out(
         video=frames, dtype=dtype, inference_device=device, video_storage_device="cpu"
     )
     for frame in range(len(frames)):
-        prompted = [entry for entry in prompts if entry["frame"] == frame]
-        for entry in prompted:
-            add_prompt(processor, session, entry, folder)
-        if prompted:
-            # A session takes only the last call's objects for new ones. Run after each prompt instead, it would track
-            # the frame's other objects first, and then no longer take a prompt of theirs for a conditioning one.
-            session.obj_with_new_inputs = list(dict.fromkeys(entry["object"] for entry in prompted))
-            model(inference_session=session, frame_idx=frame)
-        if session.get_obj_num() == 0:
+        output = run_frame(model, processor, session, frame, prompts, folder)
+        if output is None:
             continue
-        output = model(inference_session=session, frame_idx=frame)
         masks = output.pred_masks.float().flatten(0, -3).cpu()
         yield frame, list(output.object_ids), masks, output.object_score_logits.float().flatten().cpu()
 

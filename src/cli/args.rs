@@ -207,6 +207,22 @@ impl RunArgs {
     }
 }
 
+/// Bundles to compare.
+#[derive(Debug, Args)]
+pub(super) struct BundleArgs {
+    /// A bundle, or a folder of bundles (repeatable)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["res", "models"])]
+    pub model: Vec<PathBuf>,
+
+    /// Choose the bundle of this resolution among those found, as `run` does
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    pub res: Option<u32>,
+
+    /// Folder in which bundles are looked for
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+}
+
 /// Where graphs run, and with what.
 #[derive(Debug, Args)]
 pub(super) struct RuntimeArgs {
@@ -255,17 +271,8 @@ Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it
 #[derive(Debug, Args)]
 #[command(after_help = PLAN_HELP)]
 pub(super) struct PlanArgs {
-    /// A bundle, or a folder of bundles (repeatable)
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["res", "models"])]
-    pub model: Vec<PathBuf>,
-
-    /// Choose the bundle of this resolution among those found, as `run` does
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
-    pub res: Option<u32>,
-
-    /// Folder in which bundles are looked for
-    #[arg(long, value_name = "DIR")]
-    pub models: Option<PathBuf>,
+    #[command(flatten)]
+    pub bundles: BundleArgs,
 
     /// Objects to follow
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
@@ -302,17 +309,8 @@ JSON when its model is loaded, and one for each line that it reads; docs of the 
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_HELP)]
 pub(super) struct BenchArgs {
-    /// A bundle, or a folder of bundles (repeatable)
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["res", "models"])]
-    pub model: Vec<PathBuf>,
-
-    /// Choose the bundle of this resolution among those found, as `run` does
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
-    pub res: Option<u32>,
-
-    /// Folder in which bundles are looked for
-    #[arg(long, value_name = "DIR")]
-    pub models: Option<PathBuf>,
+    #[command(flatten)]
+    pub bundles: BundleArgs,
 
     /// Numbers of objects to follow, each a measurement of its own
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = one_or_more)]

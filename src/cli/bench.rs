@@ -108,7 +108,7 @@ fn write(file: StagedFile, text: &str) -> Result<()> {
 
 /// The arms: bundles first, then other commands.
 fn launches(args: &BenchArgs) -> Result<Vec<Launch>> {
-    let dirs = models::all(&args.model, args.res, args.models.as_deref())?;
+    let dirs = models::all(&args.bundles)?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut launches: Vec<Launch> = Vec::new();
     for dir in dirs {

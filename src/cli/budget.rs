@@ -1,6 +1,7 @@
 //! A limit on memory to a plan: the chunk and the layout of the weights that fit, or an error that says what would.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use anyhow::{Result, anyhow};
 
@@ -29,7 +30,7 @@ pub(super) struct Answer {
 }
 
 /// Objects with as many prompts on the same frames, in a clip of `num_frames` frames.
-pub(super) fn groups(
+fn groups(
     bundle: &Bundle,
     prompts: &BTreeMap<usize, Vec<Prompt>>,
     num_frames: usize,
@@ -121,12 +122,41 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
 }
 
 /// As [`answer`], with an error where it does not fit.
-pub(super) fn fitting(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Plan> {
+fn fitting(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Plan> {
     let answer = answer(demand, runtime)?;
     match answer.refusal {
         None => Ok(answer.plan),
         Some(why) => Err(anyhow!(why)),
     }
+}
+
+/// What a run settles before it loads its graphs: the plan if there is a limit, and the chunk. `runtime` is set to the
+/// plan's layout of the weights.
+pub(super) fn settle(
+    bundle: &Bundle,
+    prompts: &BTreeMap<usize, Vec<Prompt>>,
+    num_frames: usize,
+    chunk: Option<NonZeroUsize>,
+    limit: Option<u64>,
+    runtime: &mut Runtime,
+) -> Result<(Option<Plan>, usize)> {
+    let asked = chunk.map(usize::from);
+    let Some(limit) = limit else {
+        return Ok((
+            None,
+            asked.unwrap_or_else(|| default_chunk(bundle.manifest())),
+        ));
+    };
+    let demand = Demand {
+        bundle,
+        groups: groups(bundle, prompts, num_frames)?,
+        chunk: asked,
+        limit: Some(limit),
+        provider: runtime.provider(),
+    };
+    let plan = fitting(&demand, runtime)?;
+    runtime.set_pack_weights(plan.packed_weights);
+    Ok((Some(plan), plan.chunk))
 }
 
 fn refuse(

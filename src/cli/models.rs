@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::args::BundleArgs;
 use crate::bundle::{Bundle, MANIFEST_FILE};
 
 /// How many folders above the executable's own are looked at: `target/release/` in a checkout, `bin/` when installed.
@@ -87,16 +88,12 @@ pub(super) fn choose(
 }
 
 /// The bundles that are named, those in a folder that is named, or the one that [`choose`] would take if none is.
-pub(super) fn all(
-    named: &[PathBuf],
-    res: Option<u32>,
-    models: Option<&Path>,
-) -> Result<Vec<PathBuf>> {
-    if named.is_empty() {
-        return Ok(vec![choose(None, res, models)?]);
+pub(super) fn all(args: &BundleArgs) -> Result<Vec<PathBuf>> {
+    if args.model.is_empty() {
+        return Ok(vec![choose(None, args.res, args.models.as_deref())?]);
     }
     let mut dirs = Vec::new();
-    for named in named {
+    for named in &args.model {
         if named.join(MANIFEST_FILE).exists() || !named.is_dir() {
             dirs.push(named.clone());
             continue;

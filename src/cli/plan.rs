@@ -28,7 +28,7 @@ struct Planned {
 
 /// Runs the command; returns whether a bundle fits in the limit, if there is one.
 pub(super) fn run(args: &PlanArgs) -> Result<bool> {
-    let dirs = models::all(&args.model, args.res, args.models.as_deref())?;
+    let dirs = models::all(&args.bundles)?;
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
-use super::budget::{self, Demand};
+use super::budget;
 use super::outputs::{Outputs, Placed};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
@@ -22,7 +22,6 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::plan::default_chunk;
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
     self, ArenaReport, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport,
@@ -107,25 +106,14 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
 
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let prompts = prompts.into_frames();
-    let asked = args.chunk.map(usize::from);
-    let plan = match args.mem_limit {
-        Some(limit) => {
-            let demand = Demand {
-                bundle: &bundle,
-                groups: budget::groups(&bundle, &prompts, num_frames)?,
-                chunk: asked,
-                limit: Some(limit),
-                provider: args.runtime.provider,
-            };
-            Some(budget::fitting(&demand, &mut runtime)?)
-        }
-        None => None,
-    };
-    if let Some(plan) = &plan {
-        runtime.set_pack_weights(plan.packed_weights);
-    }
-    let asked = asked.unwrap_or_else(|| default_chunk(manifest));
-    let chunk = plan.map_or(asked, |plan| plan.chunk);
+    let (plan, chunk) = budget::settle(
+        &bundle,
+        &prompts,
+        num_frames,
+        args.chunk,
+        args.mem_limit,
+        &mut runtime,
+    )?;
     let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
         Some(file) => Some(OverlayWriter::create(

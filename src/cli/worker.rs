@@ -7,12 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use super::args::WorkerArgs;
-use super::budget::{self, Demand};
+use super::budget;
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
 use crate::graph::{Runtime, RuntimeOptions};
 use crate::media::{self, resize::resize_frame};
-use crate::plan::default_chunk;
 use crate::prompts::Prompts;
 use crate::report;
 use crate::tracker::{StageTimes, Tracker, TrackerOptions};
@@ -30,25 +29,14 @@ pub(super) fn run(args: &WorkerArgs) -> Result<()> {
         ..args.runtime.options(args.mem_limit)
     };
     let mut runtime = Runtime::load(&options)?;
-    let asked = args.chunk.map(usize::from);
-    let plan = match args.mem_limit {
-        Some(limit) => {
-            let demand = Demand {
-                bundle: &bundle,
-                groups: budget::groups(&bundle, &prompts, args.frames)?,
-                chunk: asked,
-                limit: Some(limit),
-                provider: args.runtime.provider,
-            };
-            Some(budget::fitting(&demand, &mut runtime)?)
-        }
-        None => None,
-    };
-    if let Some(plan) = &plan {
-        runtime.set_pack_weights(plan.packed_weights);
-    }
-    let asked = asked.unwrap_or_else(|| default_chunk(manifest));
-    let chunk = plan.map_or(asked, |plan| plan.chunk);
+    let (plan, chunk) = budget::settle(
+        &bundle,
+        &prompts,
+        args.frames,
+        args.chunk,
+        args.mem_limit,
+        &mut runtime,
+    )?;
     let ready = Ready {
         what: format!(
             "snow-ort {}, ONNX Runtime {}, {}",

@@ -133,24 +133,17 @@ class VisionEncoder(nn.Module):
     def _table(self, name: str) -> tuple[Tensor, Tensor]:
         return getattr(self, f"cos_{name}"), getattr(self, f"sin_{name}")
 
-    def _attend_all(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
-        cos, sin = self._table(f"{self.table_of[index]}")
+    def _attend(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
+        tokens, table = len(self.order), f"{self.table_of[index]}"
+        if self.windowed[index]:
+            if len(self.groups) > 1 or self.groups[0].padding:
+                return self._attend_cut_windows(index, module, x_tc)
+            tokens, table = self.groups[0].tokens, f"{table}_0"
         query, key, value = (
-            projection(x_tc).view(-1, len(self.order), x_tc.shape[1])
+            projection(x_tc).view(-1, tokens, x_tc.shape[1])
             for projection in (module.q_proj, module.k_proj, module.v_proj)
         )
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        return attention(query, key, value, module.num_attention_heads, module.scaling).view(x_tc.shape)
-
-    def _attend_windows(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
-        group, name = self.groups[0], f"{self.table_of[index]}_0"
-        if len(self.groups) > 1 or group.padding:
-            return self._attend_cut_windows(index, module, x_tc)
-        query, key, value = (
-            projection(x_tc).view(-1, group.tokens, x_tc.shape[1])
-            for projection in (module.q_proj, module.k_proj, module.v_proj)
-        )
-        query, key = (rotate(tensor, *self._table(name)) for tensor in (query, key))
+        query, key = (rotate(tensor, *self._table(table)) for tensor in (query, key))
         return attention(query, key, value, module.num_attention_heads, module.scaling).view(x_tc.shape)
 
     def _attend_cut_windows(self, index: int, module: nn.Module, x_tc: Tensor) -> Tensor:
@@ -187,8 +180,7 @@ class VisionEncoder(nn.Module):
         x_tc = (embeddings.patch_embeddings(pixels) + position).index_select(1, self.order).flatten(0, 1)
         x_tc = self.backbone.layer_norm(x_tc)
         for index, layer in enumerate(self.backbone.layers):
-            attend = self._attend_windows if self.windowed[index] else self._attend_all
-            x_tc = x_tc + layer.attention.o_proj(attend(index, layer.attention, layer.layer_norm1(x_tc)))
+            x_tc = x_tc + layer.attention.o_proj(self._attend(index, layer.attention, layer.layer_norm1(x_tc)))
             x_tc = x_tc + layer.mlp(layer.layer_norm2(x_tc))
         x_nlc = x_tc.view(-1, grid * grid, x_tc.shape[1]).index_select(1, self.places)
         x_nchw = x_nlc.transpose(1, 2).unflatten(2, (grid, grid))

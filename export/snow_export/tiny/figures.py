@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ExportError
+from ..on_demand import export
+from ..outputs import replace_text
 from .evaluate import agreement, own_scores, run_onnx, run_reference, score
 from .heldout import make_set
 
@@ -41,13 +43,7 @@ class Measuring:
 
     def bundle(self, side: int, precision: str) -> Path:
         """A bundle of the model's checkpoint, exported if it is missing."""
-        folder = self.work / "bundles" / f"{self.model.name}-{side}-{precision}"
-        if not folder.exists():
-            command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(self.model / "checkpoint")]
-            command += ["--res", str(side), "--precision", precision, "--name", self.model.name]
-            command += ["--golden-frames", "0", "--out", str(folder.parent)]
-            subprocess.run(command, check=True)
-        return folder
+        return export(self.model / "checkpoint", self.model.name, side, precision, self.work / "bundles")
 
     def tracked(self, name: str, side: int, precision: str) -> dict:
         """Figures of snow-ort on a set."""
@@ -148,9 +144,7 @@ def rewrite(card: Path, lines: list[str]) -> None:
         raise ExportError(f"{card}: expected the lines `{BEGIN}` and `{END}` once each; put them where the tables go")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    partial = card.with_suffix(".partial")
-    partial.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
-    partial.rename(card)
+    replace_text(card, before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
 
 
 def main() -> None:

@@ -1,0 +1,34 @@
+"""Checkpoints and bundles that a measurement needs, made in processes of their own where they are missing."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from .errors import ExportError
+
+
+def export(checkpoint: Path, name: str, res: int, precision: str, out: Path) -> Path:
+    """A bundle for timing, without golden vectors; exported if it is missing."""
+    folder = out / f"{name}-{res}-{precision}"
+    if not folder.exists():
+        command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(checkpoint), "--res", str(res)]
+        command += ["--precision", precision, "--name", name, "--golden-frames", "0", "--out", str(out)]
+        run(command)
+    return folder
+
+
+def run(command: list[str]) -> None:
+    """Runs a step; its own words say what went wrong."""
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise ExportError(f"ended with exit code {code}: {shlex.join(command)}")
+
+
+def random_checkpoint(out: Path) -> Path:
+    """The architecture in full size with random weights; made if it is missing."""
+    folder = out / "random-full"
+    if not folder.exists():
+        command = [sys.executable, "-W", "ignore", "-m", "snow_export.random_checkpoint"]
+        run([*command, "--size", "full", "--seed", "7", "--out", str(folder)])
+    return folder
