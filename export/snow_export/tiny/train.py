@@ -47,10 +47,10 @@ def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
     return torch.stack([loss, ious[0].nanmean(), later.detach(), torch.stack(right).mean().detach()])
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm-up, then a cosine to a hundredth over the whole schedule of `steps`."""
+def learning_rate(step: int, done: float, peak: float) -> float:
+    """Warm-up of 300 steps, then a cosine to a hundredth while `done` goes from 0 to 1."""
     warm = min(1.0, (step + 1) / 300)
-    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))))
+    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 class Graph:
@@ -240,6 +240,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     since, window = time.monotonic(), []
     steps = schedule[-1].until
     last = min(options.steps, steps) if options.steps else steps
+    minutes = 0.0
     while training.step < last:
         view = view_at(schedule, training.step)
         due += view.fresh
@@ -248,11 +249,13 @@ def train(rank: int, options: argparse.Namespace) -> None:
             number += 1
         batch, kind = make_batch(pool, view, training.step, options.seed, rank, options.shrink)
         figures = training.gradient(batch, kind)
-        training.update(learning_rate(training.step, steps, options.rate), options.gpus)
+        done = max(training.step / steps, minutes / options.finish_in)
+        training.update(learning_rate(training.step, done, options.rate), options.gpus)
         # Reading a value would wait for the device at every step.
         window.append(figures)
         training.step += 1
-        stop = agreed((time.monotonic() - begun) / 60 > options.minutes, training.step, options.gpus, device)
+        minutes = agreed((time.monotonic() - begun) / 60, minutes, training.step, options.gpus, device)
+        stop = minutes > min(options.minutes, options.finish_in)
         if training.step % options.every == 0 or stop:
             means = torch.stack(window).nanmean(dim=0).tolist()
             values = dict(zip(FIGURES, means, strict=True)) | {"seconds": (time.monotonic() - since) / len(window)}
@@ -272,15 +275,15 @@ def train(rank: int, options: argparse.Namespace) -> None:
         dist.destroy_process_group()
 
 
-def agreed(stop: bool, step: int, ranks: int, device: torch.device) -> bool:
-    """What rank 0 thinks of stopping; ranks ask each other at every tenth step only."""
+def agreed(minutes: float, before: float, step: int, ranks: int, device: torch.device) -> float:
+    """The minutes that rank 0 has run; ranks ask it at every tenth step only, and keep what it said `before`."""
     if ranks == 1:
-        return stop
+        return minutes
     if step % 10:
-        return False
-    flag = torch.tensor([stop], dtype=torch.int32, device=device)
-    dist.broadcast(flag, 0)
-    return bool(flag.item())
+        return before
+    shared = torch.tensor([minutes], device=device)
+    dist.broadcast(shared, 0)
+    return float(shared.item())
 
 
 def report(log: Path, step: int, values: dict[str, float]) -> None:
@@ -303,6 +306,13 @@ def main() -> None:
     parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="whole", help="which phases to go through")
     parser.add_argument("--steps", type=int, help="stop after this step of the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
+    parser.add_argument(
+        "--finish-in",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="let the learning rate come down in this time, then stop; how far a run comes is then up to the machine",
+    )
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
     parser.add_argument("--pool", type=int, default=768, help="clips kept, 13 MB each")
