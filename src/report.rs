@@ -68,6 +68,8 @@ pub struct RunReport {
     /// Memory of this process on the GPU at the end of the run, in bytes, from `nvidia-smi`; null on the processor and
     /// where it does not tell. The arena gives nothing back, so that this is near the peak.
     pub device_memory_bytes: Option<u64>,
+    /// What went between the host and the GPU while the run tracked; null on the processor.
+    pub copies: Option<CopiesReport>,
     /// The overlay video; null when none was asked for.
     pub overlay: Option<String>,
     /// The folder of raw logits; null when none was asked for.
@@ -90,6 +92,15 @@ pub struct ArenaReport {
     pub limit_bytes: Option<u64>,
     /// What the run was predicted to need at most; null when nothing was predicted (without `--mem-limit`).
     pub predicted_bytes: Option<u64>,
+}
+
+/// What went between the host and a GPU, in bytes, over all frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesReport {
+    /// Images, prompts and flags.
+    pub to_device_bytes: u64,
+    /// Mask logits and scores.
+    pub to_host_bytes: u64,
 }
 
 /// J and F of a run against ground truth, 0 to 1, as in DAVIS 2017.

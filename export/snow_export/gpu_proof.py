@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,11 @@ class Proof:
     sizes: list[int]
     objects: list[int]
     options: list[str]
+    # Frames of the clip in which nothing may grow.
+    long: int = 500
+    # Another ONNX Runtime, and where the libraries are that it needs.
+    older: str | None = None
+    older_path: str | None = None
 
     def snow_ort(self, *words, **environment: str) -> str:
         """Runs the program and returns what it printed; raises `ExportError` with its words if it fails."""
@@ -74,6 +79,18 @@ class Proof:
                 Image.fromarray(frame).save(partial / f"{index:05d}.png")
             (self.work / "clip.json").write_text(json.dumps(object_boxes(clip.ids[0])))
             partial.rename(folder)
+        return folder
+
+    def long_clip(self) -> Path:
+        """The clip forwards and backwards, again and again."""
+        frames = sorted(self.clip().iterdir())
+        frames += frames[-2:0:-1]
+        folder = self.work / f"clip-{self.long}"
+        folder.mkdir(exist_ok=True)
+        for index in range(self.long):
+            link = folder / f"{index:05d}.png"
+            if not link.exists():
+                link.hardlink_to(frames[index % len(frames)])
         return folder
 
     def real_boxes(self) -> Path:
@@ -131,6 +148,10 @@ class DeviceMemory:
         if self.watched:
             self.thread.join()
 
+    def half_way(self) -> int | None:
+        """The peak of the first half of the time."""
+        return max(self.samples[: len(self.samples) // 2], default=self.before) - self.before if self.watched else None
+
     def bytes(self) -> int | None:
         """The peak."""
         return max(self.samples, default=self.before) - self.before if self.watched else None
@@ -184,20 +205,8 @@ def placement(proof: Proof) -> dict:
     """Providers of all nodes, copies to and from the host, and the attention kernels."""
     bundle, table = proof.bundle(proof.sizes[-1]), proof.work / "placement.json"
     lengths = ["--warm", 8, "--rounds", 1, "--block", 4]
-    words = [
-        "bench",
-        "--model",
-        bundle,
-        "--objects",
-        4,
-        *lengths,
-        "--profile",
-        "--json",
-        table,
-        "--overwrite",
-        "--quiet",
-    ]
-    proof.snow_ort(*words)
+    words = ["bench", "--model", bundle, "--objects", 4, *lengths, "--profile", "--json", table]
+    proof.snow_ort(*words, "--overwrite", "--quiet")
     arm = json.loads(table.read_text())["cases"][0]["arms"][0]
     nodes: dict[str, dict[str, int]] = {}
     copies = {}
@@ -213,46 +222,75 @@ def placement(proof: Proof) -> dict:
                 copies[name] = {"nodes": operator["nodes"], "bytes": operator["output_bytes"]}
         nodes[graph["role"]] = counts
     out = proof.work / "kernels-run"
-    common = [
-        "run",
-        proof.clip(),
-        "--prompts",
-        proof.boxes(2),
-        "--model",
-        bundle,
-        "--out",
-        out,
-        "--overwrite",
-        "--quiet",
-    ]
-    said = proof.snow_ort(*common, "--max-frames", 3, **{ATTENTION_DEBUG: "1"})
+    words = ["run", proof.clip(), "--prompts", proof.boxes(2), "--model", bundle, "--out", out]
+    said = proof.snow_ort(*words, "--overwrite", "--quiet", **{ATTENTION_DEBUG: "1"})
     kernels: dict[str, int] = {}
     for line in re.findall(r"Operator=.*", said):
-        kernel = " ".join(re.findall(r"(?:Operator|DataType|SdpaKernel)=\S+", line))
+        kernel = " ".join(re.findall(r"(?:Operator|DataType|SdpaKernel)=\w+", line))
         kernels[kernel] = kernels.get(kernel, 0) + 1
-    return {"nodes": nodes, "copies_a_run": copies, "attention_kernels": kernels}
+    report = json.loads((out / "run.json").read_text())
+    found = {"nodes": nodes, "copies_within_graphs": copies, "attention_kernels": kernels}
+    if report["copies"]:
+        image = 3 * proof.sizes[-1] ** 2
+        found["bytes_a_frame"] = {name: value / report["frames"] for name, value in report["copies"].items()}
+        found["bytes_a_frame"]["of which the image"] = image
+    return found
+
+
+# One kernel each, by the variables that switch off those before it.
+KERNELS = {
+    "cudnn flash": {},
+    "flash": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0"},
+    "memory-efficient": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0", "ORT_DISABLE_FLASH_ATTENTION": "1"},
+}
+
+
+def attention(proof: Proof) -> dict:
+    """Milliseconds of the memory's attention for an object, by kernel and width of the values."""
+    words = ["--device", proof.device, "--grid", str(proof.sizes[0] // 14)]
+    command = [sys.executable, "-W", "ignore", "-m", "snow_export.gpu_attention", *words]
+    found = {}
+    for name, variables in KERNELS.items() if proof.device == "cuda" else [("processor", {})]:
+        environment = os.environ | variables
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode:
+            raise ExportError(f"exit code {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+        found[name] = {f"values of {width}": value for width, value in json.loads(done.stdout).items()}
+    return found
+
+
+def _watched_run(proof: Proof, frames: Path, res: int, count: int, limit: str) -> dict:
+    """A run inside of a limit and the most that its process had on the device."""
+    out = proof.work / "memory-run"
+    words = ["run", frames, "--prompts", proof.boxes(count), "--model", proof.bundle(res), "--out", out]
+    with DeviceMemory(proof.device) as watched:
+        proof.snow_ort(*words, "--mem-limit", limit, "--overwrite", "--quiet")
+    report = json.loads((out / "run.json").read_text())
+    return {
+        "device_bytes": watched.bytes(),
+        "half_way_bytes": watched.half_way(),
+        "arena_bytes": report["arena"]["peak_bytes"],
+        "limit_bytes": report["arena"]["limit_bytes"],
+        "predicted_bytes": report["arena"]["predicted_bytes"],
+        "resident_bytes": report["peak_memory_bytes"],
+        "chunk": report["runtime"]["chunk"],
+    }
+
+
+# Objects and the limit on the arena; the CUDA context comes on top, 0.6 GiB on an H100.
+LIMITS = {20: "2250MiB", 200: "3250MiB"}
+SMALL_LIMITS = {20: "1300MiB", 200: "3250MiB"}
 
 
 def memory(proof: Proof) -> dict:
-    """Peaks of whole processes on the device, ours and the reference's, and growth over 500 frames."""
+    """Peaks of whole processes on the device, ours and the reference's."""
     found = {}
     for res in proof.sizes:
-        for count in (20, 200):
-            out = proof.work / "memory-run"
-            words = ["run", proof.clip(), "--prompts", proof.boxes(count), "--model", proof.bundle(res), "--out", out]
-            with DeviceMemory(proof.device) as watched:
-                proof.snow_ort(*words, "--overwrite", "--quiet")
-            report = json.loads((out / "run.json").read_text())
-            found[f"{res} px, {count} objects"] = {
-                "device_bytes": watched.bytes(),
-                "arena_bytes": report["arena"]["peak_bytes"],
-                "resident_bytes": report["peak_memory_bytes"],
-                "chunk": report["runtime"]["chunk"],
-            }
-        prompts = proof.boxes(20)
+        for count, limit in (LIMITS if res > 700 else SMALL_LIMITS).items():
+            found[f"{res} px, {count} objects"] = _watched_run(proof, proof.clip(), res, count, limit)
         words = [proof.checkpoint, "--res", res, "--precision", "fp16", "--device", proof.device, "--frames", 16]
         command = [sys.executable, "-W", "ignore", "-m", "snow_export.bench_reference", *map(str, words)]
-        command += ["--input", str(proof.clip()), "--prompts", str(prompts)]
+        command += ["--input", str(proof.clip()), "--prompts", str(proof.boxes(20))]
         with DeviceMemory(proof.device) as watched:
             done = subprocess.run(command, input="x\n" * 12, capture_output=True, text=True, check=False)
         found[f"{res} px, 20 objects, PyTorch"] = {
@@ -262,13 +300,19 @@ def memory(proof: Proof) -> dict:
     return found
 
 
+def growth(proof: Proof) -> dict:
+    """The peak after half of a long clip and after all of it, in the smallest resolution."""
+    return _watched_run(proof, proof.long_clip(), proof.sizes[-1], 20, SMALL_LIMITS[20]) | {"frames": proof.long}
+
+
 def speed(proof: Proof) -> dict:
     """Ours against the reference in fp16, and ours alone with many objects."""
     found = {}
     for res in proof.sizes:
         for objects in proof.objects:
             table = proof.work / f"speed-{res}-{objects}.json"
-            lengths = ["--warm", 8, "--rounds", 4, "--block", 4]
+            # Steady from here on: up to 16 pointers come in, and kernels are planned anew for each length of memory.
+            lengths = ["--warm", 24, "--rounds", 4, "--block", 4]
             words = ["bench", "--model", proof.bundle(res), "--objects", objects, *lengths]
             if objects <= 16:
                 # The rest of its arguments comes from `snow-ort bench`.
@@ -285,7 +329,29 @@ def speed(proof: Proof) -> dict:
     return found
 
 
-STEPS = {step.__name__: step for step in (environment, parity_small, placement, parity_full, memory, speed)}
+def older_library(proof: Proof) -> dict:
+    """The small model with another ONNX Runtime, as for a V100: its masks against those of the first library."""
+    if not proof.older:
+        return {"not run": "no --older-ort-lib"}
+    model = Path("models/snow-tiny/snow-tiny-336-fp16")
+    words = ["run", proof.clip(), "--prompts", proof.real_boxes(), "--model", model, "--overwrite", "--quiet"]
+    runs = {"first": proof, "older": replace(proof, options=["--ort-lib", proof.older])}
+    path = os.environ.get("LD_LIBRARY_PATH", "")
+    for name, each in runs.items():
+        libraries = {"LD_LIBRARY_PATH": f"{proof.older_path}:{path}"} if name == "older" and proof.older_path else {}
+        out, logits = proof.work / f"library-{name}", proof.work / f"library-{name}-logits"
+        each.snow_ort(*words, "--out", out, "--dump-logits", logits, **libraries)
+    result = compare(proof.work / "library-older-logits", proof.work / "library-first-logits")
+    reports = [json.loads((proof.work / f"library-{name}" / "run.json").read_text()) for name in runs]
+    return {
+        "onnxruntime": [report["runtime"]["onnxruntime"] for report in reports],
+        "mean_iou": result.mean_iou,
+        "worst_iou": min(result.iou),
+    }
+
+
+ALL = (environment, parity_small, placement, attention, parity_full, memory, growth, speed, older_library)
+STEPS = {step.__name__: step for step in ALL}
 
 
 def show(results: dict) -> None:
@@ -310,6 +376,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/gpu"))
     parser.add_argument("--program", type=Path, default=Path("target/release/snow-ort"))
     parser.add_argument("--ort-lib", help="ONNX Runtime's library, as for `snow-ort run`")
+    parser.add_argument("--long", type=int, default=500, help="frames of the growth step")
+    parser.add_argument("--older-ort-lib", help="another ONNX Runtime to compare with, such as 1.26.0 for a V100")
+    parser.add_argument("--older-libraries", help="folders of the CUDA and cuDNN libraries that it needs, as a path")
     parser.add_argument("--again", action="store_true", help="repeat steps that are done")
     arguments = parser.parse_args()
     steps = arguments.steps.split(",")
@@ -325,6 +394,9 @@ def main() -> None:
         sizes=[int(res) for res in arguments.res.split(",")],
         objects=[int(count) for count in arguments.objects.split(",")],
         options=["--ort-lib", arguments.ort_lib] if arguments.ort_lib else [],
+        long=arguments.long,
+        older=arguments.older_ort_lib,
+        older_path=arguments.older_libraries,
     )
     file = arguments.work / "gpu.json"
     results = json.loads(file.read_text()) if file.exists() else {}

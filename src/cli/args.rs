@@ -241,6 +241,17 @@ pub(super) struct RuntimeArgs {
     /// CPU threads [default: one per core]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = thread_count)]
     pub threads: Option<NonZeroUsize>,
+
+    /// An option of ONNX Runtime's CUDA provider, such as prefer_nhwc=1 (repeatable)
+    #[arg(long = "cuda-option", id = "cuda_options", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub cuda_options: Vec<(String, String)>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
 }
 
 impl RuntimeArgs {
@@ -252,6 +263,7 @@ impl RuntimeArgs {
             threads: self.threads.map(Into::into),
             device_id: self.device_id,
             mem_limit,
+            cuda_options: self.cuda_options.clone(),
             ..RuntimeOptions::default()
         }
     }
@@ -399,6 +411,9 @@ impl BenchArgs {
             "--mem-limit",
             self.mem_limit.map(|bytes| bytes.to_string().into()),
         );
+        for (name, value) in &runtime.cuda_options {
+            add("--cuda-option", Some(format!("{name}={value}").into()));
+        }
         options
     }
 }

@@ -17,15 +17,15 @@ use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::{chain, complain, counted, guard, models, say};
 use crate::bundle::Bundle;
-use crate::graph::{ArenaStats, Provider, Runtime};
+use crate::graph::{ArenaStats, Copies, Provider, Runtime};
 use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
 use crate::prompts::{FlagPrompt, Prompts};
 use crate::report::{
-    self, ArenaReport, InputReport, ModelReport, PromptReport, REPORT_VERSION, RunReport,
-    RuntimeReport, StageReport, Status, Timings,
+    self, ArenaReport, CopiesReport, InputReport, ModelReport, PromptReport, REPORT_VERSION,
+    RunReport, RuntimeReport, StageReport, Status, Timings,
 };
 use crate::size;
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
@@ -46,6 +46,7 @@ struct Seen {
     times: StageTimes,
     tracking_s: f64,
     arena: Option<ArenaStats>,
+    copies: Copies,
     predicted: Option<u64>,
 }
 
@@ -176,6 +177,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         times: tracker.times(),
         tracking_s,
         arena: tracker.arena_stats()?,
+        copies: tracker.copies(),
         predicted: plan.map(|plan| plan.total_bytes),
     };
     conclude(&setup, outcome, outputs, &seen)
@@ -443,6 +445,13 @@ fn compose(
         device_memory_bytes: match setup.args.runtime.provider {
             Provider::Cpu => None,
             Provider::Cuda => report::device_memory_bytes(),
+        },
+        copies: match setup.args.runtime.provider {
+            Provider::Cpu => None,
+            Provider::Cuda => Some(CopiesReport {
+                to_device_bytes: seen.copies.to_device,
+                to_host_bytes: seen.copies.to_host,
+            }),
         },
         overlay: None,
         logits: None,

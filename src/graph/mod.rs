@@ -192,6 +192,15 @@ pub struct ArenaStats {
     pub limit: Option<u64>,
 }
 
+/// What went between the host and a device of its own, in bytes; nothing where graphs run in the host's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Inputs that lay in the host's memory when a graph ran, counted for each run.
+    pub to_device: u64,
+    /// What [`Backend::download`] fetched.
+    pub to_host: u64,
+}
+
 /// An input that is all zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blank {
@@ -271,6 +280,11 @@ pub trait Backend {
     /// [`GraphError::ArenaFull`].
     fn reserve(&self, _bytes: u64) -> Result<(), GraphError> {
         Ok(())
+    }
+
+    /// What went between the host and the device so far.
+    fn copies(&self) -> Copies {
+        Copies::default()
     }
 
     /// Moves data to where graphs take it; `shape` is the whole shape.

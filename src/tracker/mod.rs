@@ -13,7 +13,7 @@ pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
 use crate::bank::{Bank, BankError, Entry};
 use crate::bundle::{Bundle, Precision};
-use crate::graph::{ArenaStats, Backend, GraphError, Host, Provider, Runtime, Tensor};
+use crate::graph::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::policy::{self, History, Parameters};
 
@@ -218,6 +218,11 @@ impl Tracker {
     /// A library that does not say.
     pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         self.stages.backend.arena_stats()
+    }
+
+    /// What went between the host and the device so far.
+    pub fn copies(&self) -> Copies {
+        self.stages.backend.copies()
     }
 
     /// Tracks the next frame.

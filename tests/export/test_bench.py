@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from exporting import ROOT
 from safetensors.numpy import save_file
@@ -76,3 +77,23 @@ def test_a_proof_on_the_processor_and_one_that_cannot_be_made(tmp_path):
     # The others are still there, and the failure is told.
     assert "no such folder" in results["placement"]["error"] or "nowhere" in results["placement"]["error"]
     assert done.returncode == 1 and "FAILED" in done.stdout
+
+
+def test_steps_of_a_proof_on_the_processor(tmp_path):
+    program = shutil.which("snow-ort", path=ROOT / "target" / "release")
+    if program is None:
+        pytest.skip("snow-ort is not built in target/release")
+    library = str(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")))
+    command = [sys.executable, "-m", "snow_export.gpu_proof", "--device", "cpu", "--program", program]
+    command += ["--checkpoint", "models/snow-tiny/checkpoint", "--work", str(tmp_path), "--res", "224", "--long", "30"]
+    command += ["--ort-lib", library, "--older-ort-lib", library]
+    command += ["--steps", "placement,attention,growth,older_library"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: result["found"] for name, result in json.loads((tmp_path / "gpu.json").read_text()).items()}
+    graphs = {"vision_encoder", "memory_attention", "mask_decoder", "memory_encoder"}
+    assert set(found["placement"]["nodes"]) == graphs
+    assert all(set(nodes) == {"CPUExecutionProvider"} for nodes in found["placement"]["nodes"].values())
+    assert all(0 < value < 1e4 for value in found["attention"]["processor"].values())
+    assert found["growth"]["arena_bytes"] <= found["growth"]["limit_bytes"] and found["growth"]["frames"] == 30
+    assert found["older_library"]["worst_iou"] == 1.0

@@ -6,7 +6,7 @@
 //! On the processor it is an allocator of our own ([`Blocks`]). On a GPU it is the library's arena, and two facts of that
 //! shape what is done: weights come into it by a way that does not look at the limit, so whoever loads graphs has to
 //! compare afterwards ([`Arena::stats`]); and it never joins two regions that it got from the system, so that
-//! [`Arena::reserve`] asks for one region that everything later is cut from. It has not yet run on a GPU.
+//! [`Arena::reserve`] asks for one region that everything later is cut from.
 
 use std::ffi::{CStr, CString};
 use std::ptr;

@@ -78,6 +78,7 @@ impl Runtime {
                     session,
                     device,
                     kept: Vec::new(),
+                    copies: self.counted_copies(),
                 };
                 entry.insert(Box::new(InArena { graph, arena }))
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use half::{bf16, f16};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
-use ort::ep;
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as _};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
@@ -13,6 +13,7 @@ use ort::value::{DynTensor, Tensor as OrtTensor};
 
 mod arena;
 mod blocks;
+mod copies;
 mod join;
 mod made;
 mod running;
@@ -20,11 +21,12 @@ mod sounding;
 mod values;
 
 use self::arena::{Arena, Place};
+use self::copies::CopyCount;
 use self::running::{InArena, OrtGraph};
 use self::values::{element_to, unwrap, wrap};
 use super::library::{self, Library};
 use super::rows::{self, JoinGraphs};
-use super::{ArenaStats, Backend, Element, Graph, GraphError, Host, Provider, Tensor};
+use super::{ArenaStats, Backend, Copies, Element, Graph, GraphError, Host, Provider, Tensor};
 
 /// What to run on.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct RuntimeOptions {
     /// Whether weights are laid out anew for the processor's kernels, which is faster; the arena holds them then. They
     /// stay mapped from their file otherwise, and count for nothing. On a GPU they are copied there in any case.
     pub pack_weights: bool,
+    /// Options for the library's CUDA provider by their names there, beyond those that this program sets.
+    pub cuda_options: Vec<(String, String)>,
     /// Folder to which the library writes a profile of each graph when it is dropped: `<role>_<time>.json`.
     pub profile: Option<PathBuf>,
 }
@@ -55,6 +59,7 @@ impl Default for RuntimeOptions {
             device_id: 0,
             mem_limit: None,
             pack_weights: true,
+            cuda_options: Vec::new(),
             profile: None,
         }
     }
@@ -68,6 +73,7 @@ pub struct Runtime {
     version: String,
     join_graphs: Mutex<JoinGraphs>,
     arena: OnceLock<Arc<Arena>>,
+    copies: Arc<CopyCount>,
 }
 
 struct Loaded {
@@ -123,6 +129,7 @@ impl Runtime {
             version,
             join_graphs: Mutex::default(),
             arena: OnceLock::new(),
+            copies: Arc::default(),
         })
     }
 
@@ -213,10 +220,13 @@ impl Runtime {
         match self.options.provider {
             Provider::Cpu => Ok(builder),
             Provider::Cuda => {
-                let cuda = ep::CUDA::default()
+                let mut cuda = ep::CUDA::default()
                     .with_device_id(self.options.device_id)
                     .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
                     .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic);
+                for (name, value) in &self.options.cuda_options {
+                    cuda = cuda.with_arbitrary_config(name, value);
+                }
                 builder
                     .with_execution_providers([cuda.build().error_on_failure()])
                     .map_err(message)
@@ -254,7 +264,13 @@ impl Runtime {
             session,
             device,
             kept: Vec::new(),
+            copies: self.counted_copies(),
         })
+    }
+
+    /// The count that graphs add to; none where they run in the host's memory.
+    fn counted_copies(&self) -> Option<Arc<CopyCount>> {
+        (self.options.provider == Provider::Cuda).then(|| Arc::clone(&self.copies))
     }
 
     fn provider_error(&self, reason: String) -> GraphError {
@@ -391,6 +407,10 @@ impl Backend for Runtime {
         self.arena.get().map(|arena| arena.stats()).transpose()
     }
 
+    fn copies(&self) -> Copies {
+        self.copies.total()
+    }
+
     fn upload(&self, shape: &[usize], data: Host) -> Result<Tensor, GraphError> {
         if shape.iter().product::<usize>() != data.len() {
             return Err(GraphError::Tensor {
@@ -452,6 +472,7 @@ impl Backend for Runtime {
             Provider::Cpu => value,
             Provider::Cuda => {
                 local = value.to(AllocationDevice::CPU, 0).map_err(failed)?;
+                self.copies.add_to_host(tensor);
                 &local
             }
         };

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use ort::memory::MemoryInfo;
+use ort::memory::{AllocationDevice, MemoryInfo};
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::DynTensor;
 
 use super::arena::{self, Arena};
+use super::copies::CopyCount;
 use super::message;
 use super::values::{element_to, ports, unwrap, wrap};
 use crate::graph::{Graph, GraphError, Signature, Tensor};
@@ -21,6 +22,8 @@ pub(super) struct OrtGraph {
     pub device: MemoryInfo<'static>,
     /// Outputs that have places of their own.
     pub kept: Vec<(String, DynTensor)>,
+    /// Where inputs in the host's memory are counted; absent where graphs run there.
+    pub copies: Option<Arc<CopyCount>>,
 }
 
 impl OrtGraph {
@@ -132,9 +135,13 @@ impl OrtGraph {
         };
         let mut binding = self.session.create_binding().map_err(failed)?;
         for (name, tensor) in inputs {
-            binding
-                .bind_input(*name, unwrap(name, tensor)?)
-                .map_err(failed)?;
+            let value = unwrap(name, tensor)?;
+            if let Some(copies) = &self.copies
+                && value.memory_info().allocation_device() == AllocationDevice::CPU
+            {
+                copies.add_to_device(tensor);
+            }
+            binding.bind_input(*name, value).map_err(failed)?;
         }
         for name in outputs {
             match self.kept.iter_mut().find(|(kept, _)| kept == name) {
