@@ -12,13 +12,14 @@ from pathlib import Path
 from . import __version__
 from .checkpoint import Checkpoint, file_sha256
 from .errors import ExportError
-from .families import family_of
-from .onnx_writer import OPSET, read_signature, write_graph
+from .families import family_of, sam3_detector
+from .onnx_writer import OPSET, GraphSpec, read_signature, write_graph
 from .precision import Precision
 from .quantize import linear_weights, quantize_linear
 from .verify import ROUNDED_DOUBTFUL, verify_stages
 
 SCHEMA_VERSION = 1
+TOKENIZER = "tokenizer.json"
 
 
 def check_resolution(resolution: int, patch: int, window: int) -> None:
@@ -42,13 +43,14 @@ def export_bundle(
     out: Path,
     name: str,
     golden_frames: int,
+    detector: bool,
     overwrite: bool,
     say: Callable[[str], None],
 ) -> Path:
     """Exports one bundle to `out/<name>-<resolution>-<precision>` and returns that folder.
 
-    `golden_frames` frames are computed by the reference (0: no golden vectors and no check). Nothing is left under the
-    final name unless everything succeeded.
+    `golden_frames` frames are computed by the reference (0: no golden vectors and no check). With `detector` the bundle
+    also finds objects from text. Nothing is left under the final name unless everything succeeded.
     """
     family = family_of(checkpoint.model_type, checkpoint.source)
     target = out / f"{name}-{resolution}-{precision.name}"
@@ -61,7 +63,7 @@ def export_bundle(
     except OSError as error:
         raise ExportError(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
     try:
-        _fill(staging, checkpoint, family, resolution, precision, name, golden_frames, say)
+        _fill(staging, checkpoint, family, resolution, precision, name, golden_frames, detector, say)
         if target.exists():
             old = out / f".{target.name}.old-{os.getpid()}"
             target.rename(old)
@@ -76,7 +78,19 @@ def export_bundle(
     return target
 
 
-def _fill(staging, checkpoint, family, resolution, precision, name, golden_frames, say) -> None:
+def check_detector(checkpoint: Checkpoint, config) -> None:
+    """Raises `ExportError` for a checkpoint without a detector, or without what it needs."""
+    if checkpoint.model_type not in sam3_detector.MODEL_TYPES:
+        raise ExportError(
+            f"{checkpoint.source}: has no detector (model_type {checkpoint.model_type!r}, expected "
+            f"{' or '.join(sam3_detector.MODEL_TYPES)}); export with --parts tracker"
+        )
+    sam3_detector.check_supported(config)
+    if not (checkpoint.folder / TOKENIZER).exists():
+        raise ExportError(f"{checkpoint.folder}: has no {TOKENIZER}, which the detector needs to read text")
+
+
+def _fill(staging, checkpoint, family, resolution, precision, name, golden_frames, detector, say) -> None:
     config = checkpoint.config()
     family.check_supported(config)
     check_resolution(resolution, *family.patch_and_window(config))
@@ -89,18 +103,19 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
         _run_golden(staging, checkpoint, resolution, preprocess, golden_frames, say)
     masks = family.manifest_masks(model)
     memory = family.manifest_memory(model, precision)
-    specs = family.graphs(model, preprocess, precision)
-    graphs = []
-    for index, spec in enumerate(specs):
-        say(f"writing {spec.role} ({index + 1} of {len(specs)})")
-        path = write_graph(spec, staging)
-        if precision.int8_linear:
-            count = quantize_linear(path, linear_weights(spec.stage))
-            say(f"  {count} linear layers in int8")
-        graphs.append(_describe(spec.role, path))
-        # A stage's tensors are not needed once its file is there.
-        spec.stage = None
-    del model, specs
+    graphs = _write_graphs(family.graphs(model, preprocess, precision, detector), staging, precision, say)
+    del model
+    found = {}
+    if detector:
+        say("loading the detector")
+        model = sam3_detector.load_model(str(checkpoint.folder), config)
+        if golden_frames:
+            _run_golden_detector(staging, checkpoint, resolution, preprocess, say)
+        graphs += _write_graphs(sam3_detector.graphs(model, config, precision), staging, precision, say)
+        del model
+        shutil.copyfile(checkpoint.folder / TOKENIZER, staging / TOKENIZER)
+        tokenizer = _file(staging, staging / TOKENIZER)
+        found = {"detector": {"tokenizer": tokenizer, **sam3_detector.manifest_detector(config)}}
     if golden_frames:
         say("comparing the graphs with the reference")
         worst = verify_stages(staging, [graph["role"] for graph in graphs], precision.name)
@@ -122,6 +137,7 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
         "policy": family.manifest_policy(config),
         "masks": masks,
         "memory": memory,
+        **found,
         "source": {
             "id": Path(checkpoint.source).name if Path(checkpoint.source).is_dir() else checkpoint.source,
             "model_type": checkpoint.model_type,
@@ -142,6 +158,21 @@ def _fill(staging, checkpoint, family, resolution, precision, name, golden_frame
     (staging / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def _write_graphs(specs: list[GraphSpec], staging: Path, precision: Precision, say) -> list[dict]:
+    described = []
+    for index, spec in enumerate(specs):
+        say(f"writing {spec.role} ({index + 1} of {len(specs)})")
+        path = write_graph(spec, staging)
+        weights = linear_weights(spec.stage) if precision.int8_linear else None
+        if weights:
+            count = quantize_linear(path, weights)
+            say(f"  {count} linear layers in int8")
+        described.append(_describe(spec.role, path))
+        # A stage's tensors are not needed once its file is there.
+        spec.stage = None
+    return described
+
+
 def _file(folder: Path, path: Path) -> dict:
     return {"file": path.relative_to(folder).as_posix(), "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
@@ -159,10 +190,19 @@ def _describe(role: str, path: Path) -> dict:
 
 
 def _run_golden(staging: Path, checkpoint: Checkpoint, resolution: int, preprocess: dict, frames: int, say) -> None:
-    """The reference runs in a process of its own, where nothing of this export can touch it."""
     say(f"running the reference on {frames} frames")
-    command = [sys.executable, "-m", "snow_export.golden", str(checkpoint.folder), "--res", str(resolution)]
-    command += ["--preprocess", json.dumps(preprocess), "--frames", str(frames), "--out", str(staging / "golden")]
+    _run_reference("golden", staging, checkpoint, resolution, preprocess, ["--frames", str(frames)])
+
+
+def _run_golden_detector(staging: Path, checkpoint: Checkpoint, resolution: int, preprocess: dict, say) -> None:
+    say("running the reference's detector")
+    _run_reference("golden_detector", staging, checkpoint, resolution, preprocess, [])
+
+
+def _run_reference(module: str, staging: Path, checkpoint: Checkpoint, resolution: int, preprocess: dict, more) -> None:
+    """The reference runs in a process of its own, where nothing of this export can touch it."""
+    command = [sys.executable, "-m", f"snow_export.{module}", str(checkpoint.folder), "--res", str(resolution)]
+    command += ["--preprocess", json.dumps(preprocess), "--out", str(staging / "golden"), *more]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         last = run.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -20,6 +20,13 @@ def _resolutions(text: str) -> list[int]:
     return list(dict.fromkeys(values))
 
 
+def _parts(text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "tracker" not in parts or set(parts) - {"tracker", "detector"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected tracker, or tracker,detector")
+    return list(dict.fromkeys(parts))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="snow-export",
@@ -33,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["fp32", "fp16", "int8"],
         default="fp32",
         help="weights and activations; int8: the linear layers, for processors (default fp32)",
+    )
+    parser.add_argument(
+        "--parts",
+        type=_parts,
+        default=["tracker"],
+        help="tracker, or tracker,detector: with what finds objects from text (default tracker)",
     )
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets the bundles")
     parser.add_argument("--name", help="first part of the bundles' names; default: the checkpoint's name")
@@ -67,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging
 
-    from .bundle import check_resolution, export_bundle
+    from .bundle import check_detector, check_resolution, export_bundle
     from .checkpoint import find_checkpoint
     from .families import family_of
     from .precision import PRECISIONS
@@ -76,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(arguments.checkpoint)
     family = family_of(checkpoint.model_type, arguments.checkpoint)
     config = checkpoint.config()
+    if "detector" in arguments.parts:
+        check_detector(checkpoint, config)
     for resolution in arguments.res:
         check_resolution(resolution, *family.patch_and_window(config))
     name = arguments.name or Path(arguments.checkpoint).resolve().name
@@ -91,6 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.out,
             name,
             arguments.golden_frames,
+            "detector" in arguments.parts,
             arguments.overwrite,
             say,
         )

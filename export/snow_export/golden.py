@@ -89,6 +89,8 @@ class Watch:
         high_res = [x.permute(1, 2, 0).unflatten(2, shape) for x, shape in zip(features[:2], shapes[:2], strict=True)]
         shared = {"features_nlc": features_nlc, "high_res_0_nchw": high_res[0], "high_res_1_nchw": high_res[1]}
         vision = {INPUT + "image": image, **{OUTPUT + key: value for key, value in shared.items()}}
+        if (backbone := self.seen["get_image_features"][2].last_hidden_state) is not None:
+            vision[OUTPUT + "backbone_nlc"] = backbone
         vision[OUTPUT + "features_no_memory_nlc"] = features_nlc + model.no_memory_embedding
 
         recalled = self.seen["_build_memory_attention_inputs"][0][0]

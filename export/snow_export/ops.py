@@ -11,24 +11,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, scale: float) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, scale: float, bias: Tensor | None = None
+) -> Tensor:
     """Softmax attention of `[batch, tokens, heads * head_dim]` tensors.
 
     `query` and `key` share their last dimension; `value`'s may differ (the output has it). `query`'s batch is the
-    output's. Exported as `com.microsoft.MultiHeadAttention`: the standard `Attention` operator of opset 23 is a
-    decomposition on CPU that holds all scores at once.
+    output's. `bias` `[batch, heads, queries, keys]` is added to the scores, which are then held in full. Exported as
+    `com.microsoft.MultiHeadAttention`: the standard `Attention` operator of opset 23 is a decomposition on CPU that
+    holds all scores at once.
     """
     if torch.onnx.is_in_onnx_export():
         return torch.onnx.ops.symbolic(
             "com.microsoft::MultiHeadAttention",
-            [query, key, value],
+            [query, key, value] if bias is None else [query, key, value, None, None, bias],
             {"num_heads": num_heads, "scale": float(scale)},
             dtype=query.dtype,
             shape=(*query.shape[:2], value.shape[2]),
             version=1,
         )
     split = [tensor.unflatten(2, (num_heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
-    return F.scaled_dot_product_attention(*split, scale=scale).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(*split, attn_mask=bias, scale=scale).transpose(1, 2).flatten(2)
+
+
+def roi_align(image_nchw: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Mean values in a `side` x `side` grid over each region of one image, f32 `[regions, C, side, side]`.
+
+    `corners` f32 `[regions, 4]` are left, top, right and bottom in pixels of `image_nchw`. As
+    `torchvision.ops.roi_align` by default: no shift by half a pixel, and as many samples as the region has pixels.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return torch.onnx.ops.symbolic(
+            "RoiAlign",
+            [image_nchw, corners, torch.zeros_like(corners[:, 0], dtype=torch.int64)],
+            {
+                "coordinate_transformation_mode": "output_half_pixel",
+                "mode": "avg",
+                "output_height": side,
+                "output_width": side,
+                "sampling_ratio": 0,
+                "spatial_scale": 1.0,
+            },
+            dtype=image_nchw.dtype,
+            shape=(corners.shape[0], image_nchw.shape[1], side, side),
+        )
+    from torchvision.ops import roi_align as reference
+
+    return reference(image_nchw, [corners], side)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

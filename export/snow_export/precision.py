@@ -37,6 +37,8 @@ FLOAT32_ISLANDS = {
     "spread": "8-bit levels are normalised before they are rounded to half precision",
     "wavelength": "frame distances become angles; half precision would move a pointer by a frame",
     "shared_embedding.positional_embedding": "prompt coordinates become angles of dozens of radians",
+    "steps": "places in the image are compared with the sides of boxes",
+    "first_boxes": "boxes are refined by small steps",
     "mask_to_low": "mask prompts are resized and thresholded",
     "low_to_target": "masks are resized and thresholded",
 }

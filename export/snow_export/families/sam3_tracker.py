@@ -10,6 +10,7 @@ from ..stages.mask_decoder import NO_OBJECT_LOGIT, MaskDecoder
 from ..stages.memory_attention import MemoryAttention
 from ..stages.memory_encoder import MemoryEncoder
 from ..stages.vision_encoder import VisionEncoder
+from .loading import load_whole
 
 NAME = "sam3_tracker_video"
 MODEL_TYPES = ("sam3_video", "sam3_tracker_video")
@@ -28,25 +29,7 @@ def patch_and_window(config) -> tuple[int, int]:
 
 def load_model(path: str, config) -> Sam3TrackerVideoModel:
     """The unpatched reference model in float32, evaluation mode, every parameter from the checkpoint."""
-    model, info = Sam3TrackerVideoModel.from_pretrained(
-        path,
-        config=tracker_config(config),
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-        # Reported below, with their names, instead of a bare refusal.
-        ignore_mismatched_sizes=True,
-    )
-    for kind in ("missing_keys", "mismatched_keys"):
-        if info[kind]:
-            names = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
-            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-            what = "missing in the checkpoint" if kind == "missing_keys" else "of another shape in the checkpoint"
-            raise ExportError(
-                f"{path}: tensors of the tracker that are {what}: {len(names)} ({shown}). It is incomplete or of "
-                "another architecture than its config.json says."
-            )
-    return model.eval()
+    return load_whole(Sam3TrackerVideoModel, path, tracker_config(config), "the tracker")
 
 
 def check_supported(config) -> None:
@@ -108,8 +91,13 @@ def manifest_memory(model: Sam3TrackerVideoModel, precision: Precision) -> dict:
     }
 
 
-def graphs(model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision) -> list[GraphSpec]:
-    """The four graphs of the tracker. The model is consumed: its parameters are converted in place."""
+def graphs(
+    model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision, with_backbone: bool = False
+) -> list[GraphSpec]:
+    """The four graphs of the tracker. The model is consumed: its parameters are converted in place.
+
+    `with_backbone` has the vision encoder give out the backbone's tokens, from which a detector starts.
+    """
     config = model.config
     size = config.image_size
     grid = size // config.vision_config.backbone_config.patch_size
@@ -118,7 +106,7 @@ def graphs(model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision)
     pointer_tokens = manifest_policy(config)["pointer_tokens"]
     dtype = precision.weights
 
-    vision = VisionEncoder(model, preprocess["mean"], preprocess["std"], preprocess["scale"])
+    vision = VisionEncoder(model, preprocess["mean"], preprocess["std"], preprocess["scale"], with_backbone)
     memory_attention = MemoryAttention(model, dtype)
     for stage in (vision, memory_attention):
         stage.fold()
@@ -156,7 +144,8 @@ def graphs(model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision)
             role="vision_encoder",
             stage=vision,
             inputs={"image": (torch.zeros(1, size, size, 3, dtype=torch.uint8), {})},
-            outputs=["features_nlc", "features_no_memory_nlc", "high_res_0_nchw", "high_res_1_nchw"],
+            outputs=["features_nlc", "features_no_memory_nlc", "high_res_0_nchw", "high_res_1_nchw"]
+            + ["backbone_nlc"] * with_backbone,
         ),
         GraphSpec(
             role="memory_attention",

@@ -72,11 +72,19 @@ class VisionEncoder(nn.Module):
 
     Outputs: `features_nlc` and `features_no_memory_nlc` `[1, G * G, C]` (the second carries the "no memory" embedding
     that a frame without history needs), `high_res_0_nchw` `[1, C / 8, 4 G, 4 G]` and `high_res_1_nchw`
-    `[1, C / 4, 2 G, 2 G]`.
+    `[1, C / 4, 2 G, 2 G]`; `with_backbone` also `backbone_nlc` `[1, G * G, backbone channels]`, for the detector.
     """
 
-    def __init__(self, model: Sam3TrackerVideoModel, mean: list[float], std: list[float], scale: float):
+    def __init__(
+        self,
+        model: Sam3TrackerVideoModel,
+        mean: list[float],
+        std: list[float],
+        scale: float,
+        with_backbone: bool = False,
+    ):
         super().__init__()
+        self.with_backbone = with_backbone
         vision = model.vision_encoder
         self.backbone = vision.backbone
         self.neck = vision.neck
@@ -169,7 +177,7 @@ class VisionEncoder(nn.Module):
             mixed.append(out.reshape(-1, group.count * group.tokens, channels))
         return torch.cat(mixed, dim=1).view(x_tc.shape)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         grid = self.grid
         embeddings = self.backbone.embeddings
         pixels = ((image.float() - self.offset) / self.spread).permute(0, 3, 1, 2)
@@ -192,4 +200,5 @@ class VisionEncoder(nn.Module):
             ]
         else:
             high_res = [level(x_nchw) for level in self.fine_levels]
-        return features_nlc, features_nlc + self.no_memory_embedding, *high_res
+        backbone = (x_nlc,) if self.with_backbone else ()
+        return features_nlc, features_nlc + self.no_memory_embedding, *high_res, *backbone
