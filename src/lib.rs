@@ -1,13 +1,15 @@
 //! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
 //!
 //! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
-//! and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
+//! and [`graph`]; [`detector`] uses [`text`] and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
 //! nothing.
 
 pub mod bank;
 pub mod bench;
 pub mod bundle;
 pub mod cli;
+pub mod coco;
+pub mod detector;
 pub mod graph;
 pub mod ground_truth;
 pub mod media;
@@ -18,4 +20,5 @@ pub mod policy;
 pub mod prompts;
 pub mod report;
 pub mod size;
+pub mod text;
 pub mod tracker;

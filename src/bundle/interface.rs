@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::interface_detector::{self, FEEDS as DETECTOR_FEEDS};
 use super::{BundleError, DType, Dim, Manifest, Role, TensorMismatch, TensorSpec};
 
 /// What one axis has to be.
 #[derive(Clone, Copy)]
-enum Axis {
+pub(super) enum Axis {
     /// This size.
     Is(u64),
     /// Dynamic, with a symbol of this meaning (its spelling is free).
@@ -19,7 +20,7 @@ enum Axis {
 
 /// What a tensor's dtype has to be.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// This one.
     Is(DType),
     /// A floating-point format that the export chose.
@@ -27,17 +28,20 @@ enum Kind {
 }
 
 /// One row of the table.
-struct Row {
-    graph: Role,
-    input: bool,
-    name: String,
-    kind: Kind,
-    shape: Vec<Axis>,
+pub(super) struct Row {
+    pub graph: Role,
+    pub input: bool,
+    pub name: String,
+    pub kind: Kind,
+    pub shape: Vec<Axis>,
 }
+
+/// An output and the input of another graph that takes it.
+pub(super) type Feed = (Role, &'static str, Role, &'static str);
 
 /// Outputs that are fed to another graph without a conversion, so that their dtypes have to agree. A `*` stands for
 /// a slot's number, or `cond`.
-const FEEDS: [(Role, &str, Role, &str); 10] = [
+const FEEDS: [Feed; 10] = [
     (
         Role::VisionEncoder,
         "features_nlc",
@@ -308,6 +312,9 @@ fn table(manifest: &Manifest) -> Vec<Row> {
         Kind::Float,
         &[objects, tokens, channels],
     );
+    if let Some(detector) = &manifest.detector {
+        rows.extend(interface_detector::rows(manifest, detector));
+    }
     rows
 }
 
@@ -422,7 +429,8 @@ fn expected_text(row: &Row, sizes: &BTreeMap<&'static str, (u64, String)>) -> St
 
 /// An input that nobody feeds would fail on the first frame.
 fn check_surplus(file: &Path, manifest: &Manifest, rows: &[Row]) -> Result<(), BundleError> {
-    for role in Role::REQUIRED {
+    let detector = manifest.detector.iter().flat_map(|_| Role::DETECTOR);
+    for role in Role::REQUIRED.into_iter().chain(detector) {
         for spec in tensors(manifest, role, true) {
             let known = rows
                 .iter()
@@ -442,7 +450,7 @@ fn check_surplus(file: &Path, manifest: &Manifest, rows: &[Row]) -> Result<(), B
 }
 
 fn check_feeds(file: &Path, manifest: &Manifest) -> Result<(), BundleError> {
-    for (from, output, to, pattern) in FEEDS {
+    for (from, output, to, pattern) in FEEDS.into_iter().chain(DETECTOR_FEEDS) {
         let Some(source) = tensors(manifest, from, false)
             .iter()
             .find(|spec| spec.name == output)

@@ -42,6 +42,9 @@ pub struct Manifest {
     pub masks: Masks,
     /// Layout of one stored memory entry.
     pub memory: Memory,
+    /// The detector; absent in a bundle that only tracks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<Detector>,
     /// The checkpoint that the bundle was made from.
     pub source: Source,
     /// Files of golden vectors from the unpatched reference.
@@ -59,8 +62,13 @@ impl Manifest {
 
     /// The command that writes this bundle again.
     pub fn export_command(&self) -> String {
+        let parts = if self.detector.is_some() {
+            " --parts tracker,detector"
+        } else {
+            ""
+        };
         format!(
-            "snow-export {} --res {} --precision {}",
+            "snow-export {} --res {} --precision {}{parts}",
             self.source.id, self.resolution, self.precision
         )
     }
@@ -126,10 +134,16 @@ pub enum Role {
     MaskDecoder,
     /// Features and masks to a memory entry.
     MemoryEncoder,
-    /// Image features and text to detections.
-    Detector,
     /// Text to text features.
     TextEncoder,
+    /// The backbone's tokens to the detector's own features of an image.
+    DetectorFeatures,
+    /// Example boxes to tokens beside those of a text.
+    GeometryEncoder,
+    /// Image features and text to candidates: boxes and scores.
+    Detector,
+    /// Some candidates to their masks.
+    DetectorMasks,
 }
 
 impl Role {
@@ -141,6 +155,15 @@ impl Role {
         Role::MemoryEncoder,
     ];
 
+    /// The roles that a bundle with a detector has besides.
+    pub const DETECTOR: [Role; 5] = [
+        Role::TextEncoder,
+        Role::DetectorFeatures,
+        Role::GeometryEncoder,
+        Role::Detector,
+        Role::DetectorMasks,
+    ];
+
     /// The role's name in the manifest.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -148,8 +171,11 @@ impl Role {
             Self::MemoryAttention => "memory_attention",
             Self::MaskDecoder => "mask_decoder",
             Self::MemoryEncoder => "memory_encoder",
-            Self::Detector => "detector",
             Self::TextEncoder => "text_encoder",
+            Self::DetectorFeatures => "detector_features",
+            Self::GeometryEncoder => "geometry_encoder",
+            Self::Detector => "detector",
+            Self::DetectorMasks => "detector_masks",
         }
     }
 }
@@ -328,6 +354,74 @@ pub struct Memory {
     pub dtype: DType,
     /// Number format that the stored values are rounded to.
     pub rounding: String,
+}
+
+/// What finds objects from text and example boxes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Detector {
+    /// The tokenizer, in the format of Hugging Face's `tokenizers`.
+    pub tokenizer: DataFile,
+    /// Candidates that the detector looks at.
+    #[schemars(range(min = 1))]
+    pub queries: u32,
+    /// Most tokens of a text, its start and end included.
+    #[schemars(range(min = 3))]
+    pub max_text_tokens: u32,
+    /// Channels of the detector's features.
+    #[schemars(range(min = 1))]
+    pub hidden: u32,
+    /// The text that stands for none where there are only example boxes.
+    pub boxes_only_text: String,
+    /// How found objects are followed in a video.
+    #[serde(rename = "loop")]
+    pub follow: Follow,
+}
+
+/// Parameters of the loop that finds objects in a video and follows them, as the reference's configuration has them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Follow {
+    /// A candidate with a score above this is found.
+    pub score_threshold: f64,
+    /// Of two found objects whose masks overlap with more than this IoU, the one with the lower score is dropped; 0
+    /// drops none.
+    pub nms_iou: f64,
+    /// From this IoU on, a found object is one that is tracked already.
+    pub match_iou: f64,
+    /// From this IoU on, a tracked object is confirmed by a found one.
+    pub track_match_iou: f64,
+    /// A found object that is new is tracked from this score on.
+    pub new_object_score: f64,
+    /// Whether a confirmed object's own mask is remembered anew; otherwise the found one is.
+    pub recondition_on_track_masks: bool,
+    /// Every so many frames confirmed objects are remembered as if they had been prompted; 0 for never.
+    pub recondition_every: u32,
+    /// Least score for that, of the found object and of the track.
+    pub recondition_score: f64,
+    /// Least IoU for that.
+    pub recondition_iou: f64,
+    /// Frames for which results are held back, and objects that turn out to be mistaken are removed.
+    pub hotstart_delay: u32,
+    /// Frames without confirmation after which a new object is removed.
+    pub hotstart_unmatched: u32,
+    /// Frames as a duplicate after which a new object is removed.
+    pub hotstart_duplicate: u32,
+    /// Whether only new objects are suppressed for want of confirmation.
+    pub suppress_unmatched_only_within_hotstart: bool,
+    /// What a new object's keep-alive counter starts at.
+    pub keep_alive_init: i32,
+    /// The greatest keep-alive counter.
+    pub keep_alive_max: i32,
+    /// The least keep-alive counter.
+    pub keep_alive_min: i32,
+    /// Whether an empty mask lowers the keep-alive counter.
+    pub keep_alive_falls_when_empty: bool,
+    /// Of two tracks whose masks overlap with at least this IoU, the one that was hidden more recently is suppressed; 0
+    /// suppresses none.
+    pub occlusion_iou: f64,
+    /// Holes and specks of up to so many pixels of the low-resolution mask are filled and removed; 0 leaves them.
+    pub fill_hole_area: u32,
+    /// Most objects that are tracked.
+    pub max_objects: u32,
 }
 
 /// The checkpoint that a bundle was made from.

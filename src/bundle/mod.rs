@@ -4,6 +4,7 @@
 //! are the ones that were exported, and have the tensors that the tracker feeds and takes.
 
 mod interface;
+mod interface_detector;
 mod manifest;
 mod verify;
 
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use manifest::{
-    DType, DataFile, Dim, GoldenFile, GraphFile, Manifest, Masks, Memory, Policy, Precision,
-    Preprocess, Role, SCHEMA_VERSION, Source, TensorSpec, Versions, accepted_versions,
+    DType, DataFile, Detector, Dim, Follow, GoldenFile, GraphFile, Manifest, Masks, Memory, Policy,
+    Precision, Preprocess, Role, SCHEMA_VERSION, Source, TensorSpec, Versions, accepted_versions,
 };
 pub(crate) use verify::hex_digest;
 
@@ -439,7 +440,8 @@ fn check_roles(file: &Path, manifest: &Manifest) -> Result<(), BundleError> {
             });
         }
     }
-    for role in Role::REQUIRED {
+    let detector = manifest.detector.iter().flat_map(|_| Role::DETECTOR);
+    for role in Role::REQUIRED.into_iter().chain(detector) {
         if manifest.graph(role).is_none() {
             return Err(BundleError::MissingRole {
                 file: file.to_path_buf(),

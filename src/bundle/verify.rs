@@ -72,6 +72,14 @@ fn list(manifest: &Manifest) -> Vec<Listed<'_>> {
             });
         }
     }
+    if let Some(detector) = &manifest.detector {
+        listed.push(Listed {
+            field: "detector.tokenizer.file".to_owned(),
+            file: &detector.tokenizer.file,
+            sha256: &detector.tokenizer.sha256,
+            bytes: detector.tokenizer.bytes,
+        });
+    }
     for (index, golden) in manifest.golden.iter().enumerate() {
         listed.push(Listed {
             field: format!("golden[{index}].file"),

@@ -26,6 +26,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Track objects in a video or in a folder of images
     Run(Box<RunArgs>),
+    /// Find objects in images from text and example boxes
+    Detect(Box<DetectArgs>),
     /// Say what a run would need of memory, and what fits in a limit
     Plan(PlanArgs),
     /// Time bundles, and other programs beside them, frame by frame
@@ -278,6 +280,85 @@ What a graph needs is measured the first time, by running it alone for one objec
 $XDG_CACHE_HOME/snow-ort (~/.cache/snow-ort), for this bundle, library, provider and number of threads.
 
 Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it.";
+
+const DETECT_HELP: &str = "\
+Output (--out DIR):
+  masks/00000.png …    index PNG for each image, in the order given; 1 is the object with the highest score, and lies in front
+  overlays/00000.png … the image with its masks drawn over it
+  detections.json      COCO: images, categories (the texts) and annotations with box, score and run-length mask
+
+Each text is looked for on its own. With boxes and no text, what is like their contents is found. The box of a negative \
+example ends in ,0.
+
+Exit codes: 0 done; 2 could not do it.";
+
+/// Arguments of `snow-ort detect`.
+#[derive(Debug, Args)]
+#[command(after_help = DETECT_HELP)]
+pub(super) struct DetectArgs {
+    /// Images, or folders of images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub inputs: Vec<PathBuf>,
+
+    /// What to find, such as "bear" (repeatable)
+    #[arg(long = "text", id = "texts", value_name = "TEXT")]
+    pub texts: Vec<String>,
+
+    /// A box in pixels around an example, or around what is not meant if the label is 0 (repeatable; one image only)
+    #[arg(
+        long = "box",
+        id = "boxes",
+        value_name = "x1,y1,x2,y2[,label]",
+        allow_hyphen_values = true
+    )]
+    pub boxes: Vec<String>,
+
+    /// The bundle: a folder that snow-export wrote with --parts tracker,detector
+    #[arg(long, value_name = "DIR", conflicts_with = "res")]
+    pub model: Option<PathBuf>,
+
+    /// Choose the bundle of this resolution among those found, as `run` does
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    pub res: Option<u32>,
+
+    /// Folder in which bundles are looked for
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub models: Option<PathBuf>,
+
+    /// Least score, 0 to 1 [default: the model's, usually 0.5]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = share)]
+    pub threshold: Option<f32>,
+
+    /// Output folder
+    #[arg(long, value_name = "DIR", default_value = "out/detections")]
+    pub out: PathBuf,
+
+    /// Replace what an earlier run left in the output folder
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Also write raw scores, boxes and mask logits: 00000.safetensors for each image and text
+    #[arg(long, value_name = "DIR")]
+    pub dump_logits: Option<PathBuf>,
+
+    /// Most memory for graphs and tensors, such as 512MiB or 3GiB
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
+    /// No progress and no summary; errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
 
 /// Arguments of `snow-ort plan`.
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod budget;
+mod detect;
 mod guard;
 mod models;
 mod outputs;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
                 .unwrap_or_default();
             run::run(&run_args, &flags).map(|()| ExitCode::SUCCESS)
         }
+        args::Command::Detect(detect_args) => detect::run(&detect_args).map(|()| ExitCode::SUCCESS),
         args::Command::Plan(plan_args) => plan::run(&plan_args).map(|fits| match fits {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(EXIT_OUTSIDE),
@@ -85,6 +87,7 @@ fn spare_workspaces(command: &args::Command) {
     const NAME: &str = "CUBLAS_WORKSPACE_CONFIG";
     let provider = match command {
         args::Command::Run(args) => args.runtime.provider,
+        args::Command::Detect(args) => args.runtime.provider,
         args::Command::Plan(args) => args.runtime.provider,
         args::Command::BenchWorker(args) => args.runtime.provider,
         // It starts processes that may be other programs.

@@ -29,7 +29,12 @@ pub enum Content {
     Run,
     /// `00000.safetensors`, …
     Logits,
+    /// `masks/`, `overlays/` and `detections.json`.
+    Detections,
 }
+
+/// Folders of numbered PNGs among the parts.
+const PICTURES: [&str; 2] = ["masks", "overlays"];
 
 impl Content {
     fn owns(self, name: &OsStr) -> bool {
@@ -39,6 +44,7 @@ impl Content {
         match self {
             Self::Run => ["masks", "tracks.json", "run.json"].contains(&name),
             Self::Logits => is_numbered(name, ".safetensors"),
+            Self::Detections => PICTURES.contains(&name) || name == "detections.json",
         }
     }
 
@@ -50,7 +56,7 @@ impl Content {
         };
         for name in read(dir)? {
             let path = dir.join(&name);
-            if self == Self::Logits || name != "masks" {
+            if self == Self::Logits || !PICTURES.iter().any(|pictures| name == *pictures) {
                 if path.is_dir() {
                     return Ok(Some(path));
                 }
@@ -80,6 +86,7 @@ impl Content {
         match self {
             Self::Run => ".snow-ort-run.partial",
             Self::Logits => ".snow-ort-logits.partial",
+            Self::Detections => ".snow-ort-detections.partial",
         }
     }
 
@@ -105,7 +112,7 @@ fn is_numbered(name: &str, ending: &str) -> bool {
 /// Whether `path` is or lies in a staging folder, which goes away at the end of its run.
 pub fn holds_staging(path: &Path) -> bool {
     path.components().any(|part| {
-        [Content::Run, Content::Logits]
+        [Content::Run, Content::Logits, Content::Detections]
             .iter()
             .any(|content| part.as_os_str() == content.staging_name())
     })

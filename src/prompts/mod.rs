@@ -388,6 +388,26 @@ fn parse_flag(
         .collect()
 }
 
+/// An example for the detector: `x1,y1,x2,y2` or `x1,y1,x2,y2,label` in pixels; the label is 1 for what is meant (the
+/// default) or 0 for what is not.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_exemplar(text: &str) -> Result<([f32; 4], bool), String> {
+    let values = parse_flag(text, 4..=5, "x1,y1,x2,y2 or x1,y1,x2,y2,label")?;
+    let (corners, label) = match values[..] {
+        [x1, y1, x2, y2] => ([x1, y1, x2, y2], 1.0),
+        [x1, y1, x2, y2, label] => ([x1, y1, x2, y2], label),
+        _ => return Err("expected x1,y1,x2,y2".to_owned()),
+    };
+    if label != 0.0 && label != 1.0 {
+        return Err(format!(
+            "label {label}, expected 1 (such things are meant) or 0 (they are not)"
+        ));
+    }
+    Ok((valid_box(corners)?, label == 1.0))
+}
+
 fn valid_box(b: [f32; 4]) -> Result<[f32; 4], String> {
     let [x1, y1, x2, y2] = b;
     let what = if x2 < x1 || y2 < y1 {

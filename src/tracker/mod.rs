@@ -8,6 +8,7 @@ mod model;
 mod stages;
 
 pub(crate) use self::model::element_of;
+pub(crate) use self::model::load_graph;
 pub use self::model::{Graphs, ModelSpec};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};

@@ -37,33 +37,44 @@ impl Graphs {
     /// # Errors
     /// A graph that is missing, or that the backend refuses.
     pub fn load(bundle: &Bundle, backend: &dyn Backend) -> Result<Self, TrackError> {
-        let load = |role: Role, name: &'static str| {
-            let path = bundle
-                .graph_path(role)
-                .ok_or_else(|| TrackError::Unsupported {
-                    field: name,
-                    got: "absent".to_owned(),
-                    expected: "a graph of this role",
-                })?;
-            let graph = backend.load(name, &path).map_err(TrackError::Load)?;
-            let listed = bundle
-                .manifest()
-                .graphs
-                .iter()
-                .find(|graph| graph.role == role);
-            if let (Some(signature), Some(listed)) = (graph.signature(), listed) {
-                check_ports(&listed.file, "input", &signature.inputs, &listed.inputs)?;
-                check_ports(&listed.file, "output", &signature.outputs, &listed.outputs)?;
-            }
-            Ok(graph)
-        };
+        let load = |role| load_graph(bundle, backend, role);
         Ok(Self {
-            vision_encoder: load(Role::VisionEncoder, "vision_encoder")?,
-            memory_attention: load(Role::MemoryAttention, "memory_attention")?,
-            mask_decoder: load(Role::MaskDecoder, "mask_decoder")?,
-            memory_encoder: load(Role::MemoryEncoder, "memory_encoder")?,
+            vision_encoder: load(Role::VisionEncoder)?,
+            memory_attention: load(Role::MemoryAttention)?,
+            mask_decoder: load(Role::MaskDecoder)?,
+            memory_encoder: load(Role::MemoryEncoder)?,
         })
     }
+}
+
+/// Prepares one graph of a bundle.
+///
+/// # Errors
+/// It is missing, the backend refuses it, or it is not what the manifest says.
+pub(crate) fn load_graph(
+    bundle: &Bundle,
+    backend: &dyn Backend,
+    role: Role,
+) -> Result<Box<dyn Graph>, TrackError> {
+    let name = role.as_str();
+    let path = bundle
+        .graph_path(role)
+        .ok_or_else(|| TrackError::Unsupported {
+            field: name,
+            got: "absent".to_owned(),
+            expected: "a graph of this role",
+        })?;
+    let graph = backend.load(name, &path).map_err(TrackError::Load)?;
+    let listed = bundle
+        .manifest()
+        .graphs
+        .iter()
+        .find(|graph| graph.role == role);
+    if let (Some(signature), Some(listed)) = (graph.signature(), listed) {
+        check_ports(&listed.file, "input", &signature.inputs, &listed.inputs)?;
+        check_ports(&listed.file, "output", &signature.outputs, &listed.outputs)?;
+    }
+    Ok(graph)
 }
 
 /// Compares what a graph file says with what the manifest says of it.

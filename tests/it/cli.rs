@@ -44,7 +44,7 @@ fn help_and_version_are_there() {
 #[test]
 fn wrong_usage_exits_with_2() {
     let desk = Desk::new();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 17] = [
         (&[], "Usage"),
         (&["jog"], "jog"),
         (&["run"], "INPUT"),
@@ -57,6 +57,13 @@ fn wrong_usage_exits_with_2() {
         (&["run", "in", "--chunk", "-1"], "number, 1 or more"),
         (&["run", "in", "--res", "-1"], "-1 is not in 0"),
         (&["run", "in", "--provider", "abacus"], "abacus"),
+        (
+            &["run", "in", "--cuda-option", "prefer_nhwc"],
+            "expected NAME=VALUE",
+        ),
+        (&["detect"], "IMAGE"),
+        (&["detect", "in", "--threshold", "2"], "from 0 to 1"),
+        (&["detect", "in", "--res", "28", "--model", "m"], "--model"),
         (&["run", "in", "--res", "28", "--model", "m"], "--model"),
     ];
     for (args, word) in cases {

@@ -4,6 +4,7 @@ mod bench;
 mod bundle;
 mod cli;
 mod contact_sheet;
+mod detect;
 mod fake;
 mod interrupt;
 mod library;

@@ -70,7 +70,16 @@ class Workshop:
             save_checkpoint(path, small_config(size), seed, score_bias=score_bias)
         return path
 
-    def bundle(self, checkpoint: Path, resolution: int, precision: str = "fp32") -> Path:
+    def video_checkpoint(self, seed: int, size: int = 112) -> Path:
+        """A small random checkpoint of detector and tracker."""
+        from snow_export.random_checkpoint import save_checkpoint, small_video_config
+
+        path = self.folder / f"video-checkpoint-{seed}-{size}"
+        if not path.exists():
+            save_checkpoint(path, small_video_config(size), seed)
+        return path
+
+    def bundle(self, checkpoint: Path, resolution: int, precision: str = "fp32", parts: str = "tracker") -> Path:
         """The exported bundle of a checkpoint."""
         path = self.folder / "models" / f"{checkpoint.name}-{resolution}-{precision}"
         if not path.exists():
@@ -89,6 +98,8 @@ class Workshop:
                 str(self.folder / "models"),
                 "--golden-frames",
                 "0",
+                "--parts",
+                parts,
             ]
             subprocess.run(command, check=True, capture_output=True)
         return path
