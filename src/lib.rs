@@ -1,7 +1,8 @@
 //! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
 //!
 //! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
-//! and [`graph`]; [`detector`] uses [`text`] and [`graph`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
+//! and [`graph`]; [`detector`] uses [`text`] and [`graph`]; [`proposals`] uses [`graph`] and [`media`]; [`bank`] uses
+//! [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
 //! nothing.
 
 pub mod bank;
@@ -18,6 +19,7 @@ pub mod output;
 pub mod plan;
 pub mod policy;
 pub mod prompts;
+pub mod proposals;
 pub mod report;
 pub mod size;
 pub mod text;

@@ -137,6 +137,8 @@ pub enum Host {
     Bool(Vec<bool>),
     /// Floats.
     F32(Vec<f32>),
+    /// IEEE halves.
+    F16(Vec<half::f16>),
 }
 
 impl Host {
@@ -147,6 +149,7 @@ impl Host {
             Self::I64(_) => Element::I64,
             Self::Bool(_) => Element::Bool,
             Self::F32(_) => Element::F32,
+            Self::F16(_) => Element::F16,
         }
     }
 
@@ -157,6 +160,7 @@ impl Host {
             Self::I64(data) => data.len(),
             Self::Bool(data) => data.len(),
             Self::F32(data) => data.len(),
+            Self::F16(data) => data.len(),
         }
     }
 
@@ -234,6 +238,11 @@ pub struct Signature {
 pub trait Graph {
     /// What the file itself says; `None` for a graph that is no file.
     fn signature(&self) -> Option<Signature> {
+        None
+    }
+
+    /// What whoever made the file noted in it under `key`; `None` without such a note.
+    fn metadata(&self, _key: &str) -> Option<String> {
         None
     }
 

@@ -120,6 +120,7 @@ impl Backend for Recorded {
             Host::I64(data) => data.into_iter().map(|x| x as f32).collect(),
             Host::Bool(data) => data.into_iter().map(|x| f32::from(u8::from(x))).collect(),
             Host::F32(data) => data,
+            Host::F16(data) => data.into_iter().map(f32::from).collect(),
         };
         Ok(tensor(Value {
             element,

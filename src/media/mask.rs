@@ -15,15 +15,15 @@ pub struct BinaryMask {
 }
 
 /// Where one output value of a bilinear interpolation comes from.
-struct Tap {
-    low: usize,
-    high: usize,
-    weight_low: f32,
-    weight_high: f32,
+pub(crate) struct Tap {
+    pub low: usize,
+    pub high: usize,
+    pub weight_low: f32,
+    pub weight_high: f32,
 }
 
 /// In single precision and in this order, so that the values round as the reference's do.
-fn taps(input: usize, output: usize) -> Vec<Tap> {
+pub(crate) fn taps(input: usize, output: usize) -> Vec<Tap> {
     let scale = input as f32 / output as f32;
     (0..output)
         .map(|i| {

@@ -441,6 +441,9 @@ impl Backend for Runtime {
             Host::F32(data) => OrtTensor::from_array((shape, data))
                 .map_err(failed)?
                 .into_dyn(),
+            Host::F16(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
         };
         wrap("upload", value)
     }

@@ -78,6 +78,10 @@ impl Graph for InArena {
         Some(self.graph.signature())
     }
 
+    fn metadata(&self, key: &str) -> Option<String> {
+        self.graph.session.metadata().ok()?.custom(key)
+    }
+
     fn keep_outputs(&mut self, outputs: &[&str]) -> Result<(), GraphError> {
         let mut kept = Vec::with_capacity(outputs.len());
         for &name in outputs {
