@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Means;
+use crate::tracker::Prompt;
 
 /// Version of the layout of run.json and tracks.json.
 pub const REPORT_VERSION: u32 = 1;
@@ -51,8 +52,10 @@ pub struct RunReport {
     pub sizes: Vec<SizeReport>,
     /// Ids of the objects, in order of first appearance.
     pub objects: Vec<u32>,
-    /// The prompts, merged by frame and object.
+    /// The prompts, merged by frame and object: those of the user, then those of proposals.
     pub prompts: Vec<PromptReport>,
+    /// The graph that proposed objects; null when none was given.
+    pub proposals: Option<ProposalsReport>,
     /// The bundle that was run.
     pub model: ModelReport,
     /// How it was run.
@@ -218,6 +221,81 @@ pub struct PromptReport {
     pub points: Vec<[f32; 3]>,
     /// Number of pixels of the mask prompt.
     pub mask_area: Option<u64>,
+    /// The proposal that it came of; null for a prompt of the user.
+    pub proposal: Option<ProposalSource>,
+}
+
+impl PromptReport {
+    /// The report of a prompt of the user.
+    pub fn of(prompt: &Prompt) -> Self {
+        Self {
+            frame: prompt.frame as u64,
+            object: prompt.object,
+            bbox: prompt.bbox,
+            points: prompt.points.clone(),
+            mask_area: prompt
+                .mask
+                .as_ref()
+                .map(|mask| mask.data.iter().map(|inside| u64::from(*inside)).sum()),
+            proposal: None,
+        }
+    }
+}
+
+/// What a graph said of an object that it proposed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProposalSource {
+    /// 0 to 1.
+    pub score: f32,
+    /// The class, from 0.
+    pub class: u32,
+    /// Its name, where the file has one.
+    pub class_name: Option<String>,
+}
+
+/// How objects were proposed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProposalsReport {
+    /// The graph's file.
+    pub file: String,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Width and height in pixels of the image that it takes, the largest one.
+    pub image: [u32; 2],
+    /// What of a proposal became the prompt: `box` or `mask`.
+    pub prompts: String,
+    /// Scores are above this.
+    pub conf: f32,
+    /// Of boxes that overlapped by more, the best stayed.
+    pub iou: f32,
+    /// Most proposals on a frame.
+    pub max_det: usize,
+    /// Whether boxes of different classes were compared.
+    pub class_agnostic: bool,
+    /// Frames between two looks; null when there was only the first.
+    pub discover_every: Option<usize>,
+    /// A proposal was not new if more than this share of its mask was covered.
+    pub covered: f32,
+    /// Most objects in all.
+    pub max_objects: usize,
+    /// Frames that were looked at.
+    pub looks: u64,
+    /// Proposals on all of them.
+    pub proposals: u64,
+    /// Proposals that became objects.
+    pub added: u64,
+    /// Proposals that would have become objects but for `max_objects`.
+    pub left_out: u64,
+    /// The first frame on which one was left out.
+    pub full_on_frame: Option<u64>,
+    /// Whether the graph stayed loaded between looks.
+    pub stays_loaded: bool,
+    /// Times that the graph was loaded, to check its form not counted.
+    pub loads: u64,
+    /// Seconds of these.
+    pub load_s: f64,
+    /// Seconds of looking: from frame to proposals.
+    pub look_s: f64,
 }
 
 /// The bundle of a run.
@@ -304,6 +382,28 @@ pub struct FrameTracks {
     pub time_s: Option<f64>,
     /// The objects known on this frame, also those that are not visible.
     pub objects: Vec<ObjectTrack>,
+    /// What a graph proposed on this frame, from the best score down; absent on frames that it did not look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposals: Option<Vec<ProposalTrack>>,
+}
+
+/// One proposal on one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProposalTrack {
+    /// x1, y1, x2, y2 in pixels of the source frame.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+    /// What the graph said of it.
+    #[serde(flatten)]
+    pub source: ProposalSource,
+    /// Its mask at source size as COCO RLE.
+    pub rle: Rle,
+    /// Number of pixels of the mask.
+    pub area: u64,
+    /// Share of the mask that the masks of objects covered, 0 to 1.
+    pub covered: f32,
+    /// The object that it became; null for one that was not new, or was left out.
+    pub object: Option<u32>,
 }
 
 /// One object on one frame.

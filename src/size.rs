@@ -45,6 +45,11 @@ pub fn parse(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// A number of bytes as an argument, rounded up: `133MiB`.
+pub fn in_mib(bytes: u64) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
+}
+
 /// A number of bytes for people: `1.50 GiB`, `133 MiB`, `512 B`.
 pub fn show(bytes: u64) -> String {
     for (name, factor) in &UNITS[..3] {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
+use super::propose::{GraphArgs, ProposalArgs};
 use crate::graph::{Provider, RuntimeOptions};
 use crate::prompts::FlagPrompt;
 
@@ -60,6 +61,13 @@ combined.
   A prompt takes effect when its frame is reached, before that frame is tracked. The frame becomes a conditioning \
 frame of that object. An object does not exist before its first prompt; a prompt on a later frame refines it.
 
+Proposals (--proposals FILE.onnx):
+  The graph looks at frame 0, and with --discover-every N at every N-th frame. A proposal of which more than --covered lies under the masks of objects is not new; any other becomes an object, with the next free id, prompted with its box or its mask (--proposal-prompts) on that frame. Prompts of the user come first. run.json has these prompts, with score and class; tracks.json has everything that was proposed.
+
+  Boxes and masks are those of Ultralytics with retina_masks=True. Both of its forms of output are known, with any number of classes: one row for each anchor, of which the best of those that overlap are taken here, and end-to-end exports.
+
+  With --mem-limit the graph is loaded for each look and dropped, unless the limit leaves room for it all the time; without a limit it stays. Without --discover-every it is gone before the model is loaded.
+
 Output (--out DIR):
   masks/00000.png …  index PNG per frame: palette index = object id, the higher logit is in front
   tracks.json        per frame and object: COCO RLE, box, area, scores
@@ -80,7 +88,7 @@ Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 cou
 /// More threads than this many per core only take turns, and each takes memory.
 const THREADS_PER_CORE: usize = 4;
 
-fn one_or_more(text: &str) -> Result<NonZeroUsize, String> {
+pub(super) fn one_or_more(text: &str) -> Result<NonZeroUsize, String> {
     text.parse()
         .map_err(|_| "expected a whole number, 1 or more".to_owned())
 }
@@ -144,6 +152,9 @@ pub(super) struct RunArgs {
     /// A JSON list of prompts on any frames
     #[arg(long, value_name = "FILE.json")]
     pub prompts: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub proposals: ProposalArgs,
 
     /// Output folder [default: out/<name of the input without its ending>]
     #[arg(long, value_name = "DIR")]
@@ -378,6 +389,9 @@ pub(super) struct PlanArgs {
     /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub proposals: GraphArgs,
 
     #[command(flatten)]
     pub runtime: RuntimeArgs,

@@ -8,7 +8,9 @@ use anyhow::{Result, anyhow};
 use super::counted;
 use crate::bundle::{Bundle, Precision};
 use crate::graph::{Provider, Runtime};
-use crate::plan::{self, Costs, Extent, Group, Plan, Sizes, default_chunk, sounding};
+use crate::plan::{
+    self, Costs, Extent, Group, Plan, Presence, ProposalCost, Sizes, default_chunk, sounding,
+};
 use crate::size;
 use crate::tracker::{ModelSpec, Prompt};
 
@@ -20,6 +22,21 @@ pub(super) struct Demand<'a> {
     pub chunk: Option<usize>,
     pub limit: Option<u64>,
     pub provider: Provider,
+    /// What looking for objects takes, if somebody does.
+    pub proposals: Option<ProposalCost>,
+}
+
+/// Objects without a prompt of the user, which a graph proposes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Proposed {
+    /// On frame 0, at most.
+    pub now: usize,
+    /// On later frames, at most.
+    pub later: usize,
+    /// The first of these frames.
+    pub from: usize,
+    /// What looking for them takes, where it was measured.
+    pub cost: Option<ProposalCost>,
 }
 
 /// A plan, and whether it is within the limit.
@@ -54,6 +71,23 @@ fn groups(
         .collect())
 }
 
+impl Proposed {
+    /// These objects in a clip of `num_frames` frames. Those of later frames may come at once or one by one: in the plan
+    /// they are tracked together and remembered one by one, which takes most.
+    fn groups(&self, bundle: &Bundle, num_frames: usize) -> Result<Vec<Group>> {
+        let policy = ModelSpec::of(bundle)?.policy;
+        let extent = Extent::new(&policy, 1, num_frames);
+        let group = |objects, first| Group {
+            objects,
+            first,
+            extent,
+        };
+        let now = (self.now > 0).then(|| group(self.now, 0));
+        let later = std::iter::repeat_n(group(1, self.from), self.later);
+        Ok(now.into_iter().chain(later).collect())
+    }
+}
+
 /// Objects with one prompt each, on the same frame of a long clip.
 pub(super) fn alike(bundle: &Bundle, objects: usize) -> Result<Vec<Group>> {
     let policy = ModelSpec::of(bundle)?.policy;
@@ -78,7 +112,13 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     let most = demand
         .chunk
         .unwrap_or_else(|| default_chunk(demand.bundle.manifest()));
-    let mut sound = |packed| sounding::sound(demand.bundle, runtime, packed, extent, demand.limit);
+    let mut sound = |packed| -> Result<Costs> {
+        let costs = sounding::sound(demand.bundle, runtime, packed, extent, demand.limit)?;
+        Ok(Costs {
+            proposals: demand.proposals,
+            ..costs
+        })
+    };
     let costs = sound(true)?;
     let Some(limit) = demand.limit else {
         return Ok(Answer {
@@ -111,7 +151,7 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     }
     Ok(match tried {
         Ok(plan) => Answer {
-            plan,
+            plan: stay_loaded(plan, &costs, &sizes, groups, limit),
             refusal: None,
         },
         Err(plan) => Answer {
@@ -119,6 +159,31 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
             plan: *plan,
         },
     })
+}
+
+/// The plan with the graph that proposes objects loaded all the time, which saves loading it for each look, where the
+/// limit leaves room for that; the plan as it is otherwise.
+fn stay_loaded(plan: Plan, costs: &Costs, sizes: &Sizes, groups: &[Group], limit: u64) -> Plan {
+    let Some(ProposalCost {
+        cost,
+        presence: Presence::InTurn,
+    }) = costs.proposals
+    else {
+        return plan;
+    };
+    let costs = Costs {
+        proposals: Some(ProposalCost {
+            cost,
+            presence: Presence::Loaded,
+        }),
+        ..*costs
+    };
+    let loaded = plan::plan(&costs, sizes, groups, plan.chunk);
+    if loaded.total_bytes <= limit {
+        loaded
+    } else {
+        plan
+    }
 }
 
 /// As [`answer`], with an error where it does not fit.
@@ -138,6 +203,7 @@ pub(super) fn settle(
     num_frames: usize,
     chunk: Option<NonZeroUsize>,
     limit: Option<u64>,
+    proposed: &Proposed,
     runtime: &mut Runtime,
 ) -> Result<(Option<Plan>, usize)> {
     let asked = chunk.map(usize::from);
@@ -147,12 +213,15 @@ pub(super) fn settle(
             asked.unwrap_or_else(|| default_chunk(bundle.manifest())),
         ));
     };
+    let mut groups = groups(bundle, prompts, num_frames)?;
+    groups.extend(proposed.groups(bundle, num_frames)?);
     let demand = Demand {
         bundle,
-        groups: groups(bundle, prompts, num_frames)?,
+        groups,
         chunk: asked,
         limit: Some(limit),
         provider: runtime.provider(),
+        proposals: proposed.cost,
     };
     let plan = fitting(&demand, runtime)?;
     runtime.set_pack_weights(plan.packed_weights);
@@ -181,7 +250,12 @@ fn refuse(
     }
     let objects = plan::most_objects(costs, sizes, extent, plan.objects, limit);
     if objects > 0 && objects < plan.objects {
-        ways.push(format!("{} at once", counted(objects as u64, "object")));
+        let how = match demand.proposals {
+            Some(_) => format!(" (--max-objects {objects})"),
+            None => String::new(),
+        };
+        let objects = counted(objects as u64, "object");
+        ways.push(format!("{objects} at once{how}"));
     }
     // Everything but the weights grows with the number of tokens.
     let working = plan.total_bytes - plan.weights_bytes;
@@ -196,7 +270,10 @@ fn refuse(
     if demand.provider == Provider::Cuda && manifest.precision == Precision::Fp32 && half <= limit {
         ways.push(format!("a bundle in fp16 (about {})", size::show(half)));
     }
-    ways.push(format!("--mem-limit {} or more", in_mib(plan.total_bytes)));
+    ways.push(format!(
+        "--mem-limit {} or more",
+        size::in_mib(plan.total_bytes)
+    ));
     format!(
         "{} with {} and {} at once needs {} of memory, but the limit is {}; the largest part is {part} with {}; what would fit: {}",
         demand.bundle.dir().display(),
@@ -207,9 +284,4 @@ fn refuse(
         size::show(bytes),
         ways.join(", or ")
     )
-}
-
-/// As an argument, rounded up.
-fn in_mib(bytes: u64) -> String {
-    format!("{}MiB", bytes.div_ceil(1 << 20))
 }

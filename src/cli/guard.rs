@@ -202,6 +202,13 @@ fn what_is_read(args: &RunArgs, prompts: &Prompts, bundle: &Path) -> Vec<Named> 
             .map(|file| named("the prompts file", file)),
     );
     read.extend(
+        args.proposals
+            .graph
+            .proposals
+            .iter()
+            .map(|file| named("the graph of --proposals", file)),
+    );
+    read.extend(
         args.runtime
             .ort_lib
             .iter()

@@ -8,18 +8,19 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
+use super::discovery::{Discovery, Seen};
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkStats, TrackedFrame};
 use crate::media::resize::resize_frame;
-use crate::media::{Damage, FrameSource};
-use crate::tracker::{FrameResult, Prompt, Tracker};
+use crate::media::{Damage, Frame, FrameSource};
+use crate::tracker::{FrameResult, ObjectMask, Prompt, Tracker};
 
 /// Frames that may wait between two stages.
 const QUEUE: usize = 2;
 
 /// One frame through the model.
 pub trait Step {
-    /// As [`Tracker::step`].
+    /// As [`Tracker::step_then`].
     ///
     /// # Errors
     ///
@@ -30,6 +31,7 @@ pub trait Step {
         image: Vec<u8>,
         size: (u32, u32),
         prompts: &[Prompt],
+        more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
     ) -> Result<FrameResult>;
 }
 
@@ -40,8 +42,9 @@ impl Step for Tracker {
         image: Vec<u8>,
         size: (u32, u32),
         prompts: &[Prompt],
+        more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
     ) -> Result<FrameResult> {
-        Ok(Tracker::step(self, frame, image, size, prompts)?)
+        Ok(self.step_then(frame, image, size, prompts, more)?)
     }
 }
 
@@ -57,6 +60,8 @@ pub struct Job<'a> {
     pub keep_rgb: bool,
     /// The prompts per frame.
     pub prompts: BTreeMap<usize, Vec<Prompt>>,
+    /// Looks for objects that have no prompt, if anybody does.
+    pub discovery: Option<Discovery>,
     /// Where results go.
     pub sink: Sink,
     /// Tells whether the user asked for the end.
@@ -77,6 +82,8 @@ pub struct Outcome {
     pub unused: Vec<Prompt>,
     /// Frames that came from the source.
     pub decode: DecodeStats,
+    /// As it was given, with what it found.
+    pub discovery: Option<Discovery>,
 }
 
 /// What the first stage saw.
@@ -99,6 +106,27 @@ struct DecodedFrame {
     pts_s: Option<f64>,
 }
 
+/// Which source frames are needed beyond resizing.
+#[derive(Clone, Copy)]
+struct Keep {
+    /// All, for the sink.
+    all: bool,
+    /// Every so many, to look for objects; those on frame 0 are known.
+    every: Option<usize>,
+}
+
+impl Keep {
+    fn needs(self, frame: usize) -> bool {
+        self.all || (frame > 0 && self.every.is_some_and(|every| frame.is_multiple_of(every)))
+    }
+}
+
+/// What the tracking stage needs to look for objects.
+struct Looking<'a> {
+    discovery: Option<&'a mut Discovery>,
+    keep: Keep,
+}
+
 /// How the tracking stage ended.
 struct TrackingEnd {
     error: Option<Error>,
@@ -114,19 +142,30 @@ pub fn run(job: Job<'_>, tracker: &mut dyn Step) -> Outcome {
         max_frames,
         keep_rgb,
         prompts,
+        mut discovery,
         sink,
         interrupt,
         on_frame,
     } = job;
+    let keep = Keep {
+        all: keep_rgb,
+        every: discovery.as_ref().and_then(Discovery::every),
+    };
     let (decoded_to, decoded) = sync_channel(QUEUE);
     let (tracked_to, tracked) = sync_channel(QUEUE);
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         let decoder =
-            scope.spawn(move || decode(source, resolution, max_frames, keep_rgb, &decoded_to));
+            scope.spawn(move || decode(source, resolution, max_frames, keep, &decoded_to));
         let writer = scope.spawn(move || write(sink, &tracked));
 
         // Both ends of the queues that the tracker holds go when it returns, which ends the other two stages.
-        let end = track(decoded, tracked_to, prompts, &interrupt, on_frame, tracker);
+        let looking = Looking {
+            discovery: discovery.as_mut(),
+            keep,
+        };
+        let end = track(
+            decoded, tracked_to, prompts, looking, &interrupt, on_frame, tracker,
+        );
 
         let (decode, decode_error) = match join(decoder, "decoding") {
             Ok(end) => end,
@@ -143,8 +182,13 @@ pub fn run(job: Job<'_>, tracker: &mut dyn Step) -> Outcome {
             },
             error,
             decode,
+            discovery: None,
         }
-    })
+    });
+    Outcome {
+        discovery,
+        ..outcome
+    }
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, T>, name: &str) -> Result<T> {
@@ -157,7 +201,7 @@ fn decode(
     mut source: Box<dyn FrameSource>,
     resolution: u32,
     max_frames: Option<usize>,
-    keep_rgb: bool,
+    keep: Keep,
     to: &SyncSender<DecodedFrame>,
 ) -> (DecodeStats, Option<Error>) {
     let mut stats = DecodeStats::default();
@@ -190,7 +234,7 @@ fn decode(
             width: frame.width,
             height: frame.height,
             image,
-            rgb: keep_rgb.then_some(frame.rgb),
+            rgb: keep.needs(count).then_some(frame.rgb),
             pts_s: frame.pts_s,
         };
         if to.send(decoded).is_err() {
@@ -206,6 +250,7 @@ fn track(
     from: Receiver<DecodedFrame>,
     to: SyncSender<TrackedFrame>,
     mut prompts: BTreeMap<usize, Vec<Prompt>>,
+    mut looking: Looking<'_>,
     interrupt: &Interrupt,
     on_frame: &mut dyn FnMut(),
     tracker: &mut dyn Step,
@@ -215,29 +260,28 @@ fn track(
         interrupted: false,
         unused: Vec::new(),
     };
-    for frame in from {
+    for mut frame in from {
         if interrupt.asked() {
             end.interrupted = true;
             return end;
         }
         let due = prompts.remove(&frame.index).unwrap_or_default();
-        let size = (frame.width, frame.height);
-        let result = match tracker
-            .step(frame.index, frame.image, size, &due)
-            .with_context(|| format!("cannot track frame {}", frame.index))
-        {
+        let image = std::mem::take(&mut frame.image);
+        let result = match looking.step(&mut frame, image, &due, tracker) {
             Ok(result) => result,
             Err(error) => {
                 end.error = Some(error);
                 return end;
             }
         };
+        let (result, proposals) = result;
         let tracked = TrackedFrame {
             result,
             width: frame.width,
             height: frame.height,
-            rgb: frame.rgb,
+            rgb: frame.rgb.filter(|_| looking.keep.all),
             pts_s: frame.pts_s,
+            proposals,
         };
         // The writer only goes before its time when it has an error of its own to report.
         if to.send(tracked).is_err() {
@@ -247,6 +291,49 @@ fn track(
     }
     end.unused = prompts.into_values().flatten().collect();
     end
+}
+
+impl Looking<'_> {
+    /// Looks for objects if it is time, then tracks: the graph that looks is gone, or at rest, when the tracker runs.
+    fn step(
+        &mut self,
+        frame: &mut DecodedFrame,
+        image: Vec<u8>,
+        due: &[Prompt],
+        tracker: &mut dyn Step,
+    ) -> Result<(FrameResult, Option<Vec<Seen>>)> {
+        let index = frame.index;
+        let size = (frame.width, frame.height);
+        let mut discovery = self.discovery.as_deref_mut().filter(|d| d.due(index));
+        let mut proposals = None;
+        if let Some(discovery) = &mut discovery {
+            let whole = frame.rgb.take().map(|rgb| Frame {
+                index,
+                width: frame.width,
+                height: frame.height,
+                rgb,
+                pts_s: frame.pts_s,
+            });
+            let found = discovery
+                .look(whole.as_ref())
+                .with_context(|| format!("cannot look for objects on frame {index}"));
+            frame.rgb = whole.map(|whole| whole.rgb);
+            proposals = Some(found?);
+        }
+        let mut seen = None;
+        let mut more = |masks: &[ObjectMask]| match (&mut discovery, proposals.take()) {
+            (Some(discovery), Some(proposals)) => {
+                let (prompts, all) = discovery.judge(index, size, proposals, masks);
+                seen = Some(all);
+                prompts
+            }
+            _ => Vec::new(),
+        };
+        let result = tracker
+            .step(index, image, size, due, &mut more)
+            .with_context(|| format!("cannot track frame {index}"))?;
+        Ok((result, seen))
+    }
 }
 
 fn write(mut sink: Sink, from: &Receiver<TrackedFrame>) -> Result<SinkStats> {

@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::args::PlanArgs;
 use super::budget::{self, Answer, Demand};
-use super::{counted, models, say};
+use super::{counted, models, propose, say};
 use crate::bundle::Bundle;
 use crate::graph::Runtime;
-use crate::plan::Plan;
+use crate::plan::{Plan, Presence};
 use crate::size;
 
 /// One bundle's line of `--json`.
@@ -30,6 +30,7 @@ struct Planned {
 pub(super) fn run(args: &PlanArgs) -> Result<bool> {
     let dirs = models::all(&args.bundles)?;
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
+    let proposals = propose::cost(&args.proposals, args.mem_limit, &args.runtime)?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
         let bundle = Bundle::open(dir)?;
@@ -39,6 +40,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
             chunk: args.chunk.map(Into::into),
             limit: args.mem_limit,
             provider: args.runtime.provider,
+            proposals,
         };
         let Answer { plan, refusal } = budget::answer(&demand, &mut runtime)?;
         let manifest = bundle.manifest();
@@ -82,6 +84,22 @@ fn show(planned: &Planned) {
     };
     let bank = format!("{} an object", size::show(plan.bank_bytes_per_object));
     let workspace = &plan.workspace_bytes;
+    let (proposals, looking) = match plan.proposals {
+        None => (0, String::new()),
+        Some(part) => {
+            let weights = size::show(part.weights_bytes);
+            let why = match part.presence {
+                Presence::Before => format!("with {weights} of weights, before the rest is loaded"),
+                Presence::InTurn => format!("with {weights} of weights, in turn"),
+                Presence::Loaded => format!("work, in turn; {weights} of weights stay loaded"),
+            };
+            let bytes = match part.presence {
+                Presence::Loaded => part.workspace_bytes,
+                _ => part.weights_bytes + part.workspace_bytes,
+            };
+            (bytes, why)
+        }
+    };
     let rows = [
         ("weights", plan.weights_bytes, weights),
         ("shared features", plan.shared_features_bytes, ""),
@@ -94,13 +112,14 @@ fn show(planned: &Planned) {
         ),
         ("mask_decoder", workspace.mask_decoder, "work, in turn"),
         ("memory_encoder", workspace.memory_encoder, "work, in turn"),
+        ("proposals", proposals, &looking),
         ("in use at once", plan.in_use_bytes, "with the largest work"),
         ("headroom", plan.headroom_bytes, "for gaps between tensors"),
         ("total", plan.total_bytes, ""),
     ];
     for (name, bytes, note) in rows {
-        // The processor's arena has no gaps.
-        if name == "headroom" && bytes == 0 {
+        // The processor's arena has no gaps, and few runs look for objects.
+        if ["headroom", "proposals"].contains(&name) && bytes == 0 {
             continue;
         }
         let line = format!("  {name:<17} {:>9}  {note}", size::show(bytes));

@@ -8,10 +8,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
-use super::budget;
+use super::budget::{self, Proposed};
+use super::discovery::{Discovery, Known, MaskSpec};
 use super::outputs::{Outputs, Placed};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
+use super::propose::Proposer;
 use super::score::{self, Scorer};
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
@@ -22,7 +24,8 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::prompts::{FlagPrompt, Prompts};
+use crate::plan::Presence;
+use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{
     self, ArenaReport, CopiesReport, InputReport, ModelReport, PromptReport, REPORT_VERSION,
     RunReport, RuntimeReport, StageReport, Status, Timings,
@@ -56,7 +59,16 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     // Before anything that may take long: hashing a bundle, or decoding up to a late prompt.
     let unfinished = Unfinished::default();
     let interrupt = Interrupt::install(&unfinished)?;
-    let prompts = Prompts::load(flags, args.prompts.as_deref())?;
+    let prompts = match Prompts::load(flags, args.prompts.as_deref()) {
+        Err(PromptError::None) if args.proposals.graph.proposals.is_some() => Prompts::none(),
+        other => other?,
+    };
+    if args.gt.is_some() && args.proposals.graph.proposals.is_some() {
+        bail!(
+            "--gt cannot be used with --proposals: the ground truth would not know which of its objects a proposed one is; give prompts instead, or leave out --gt"
+        );
+    }
+    let digest = Proposer::digest(&args.proposals.graph)?;
     let source = media::open(&args.input)?;
     let info = source.info().clone();
     let dir = models::choose(args.model.as_deref(), args.res, args.models.as_deref())?;
@@ -106,6 +118,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     }
 
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
+    let mut discovery = match digest {
+        Some(digest) => Some(discover(args, digest, &prompts, &bundle)?),
+        None => None,
+    };
     let prompts = prompts.into_frames();
     let (plan, chunk) = budget::settle(
         &bundle,
@@ -113,8 +129,15 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         num_frames,
         args.chunk,
         args.mem_limit,
+        &proposed(discovery.as_ref()),
         &mut runtime,
     )?;
+    if let Some(discovery) = &mut discovery {
+        discovery.set_stays(plan.and_then(|plan| plan.proposals).is_none_or(|part| {
+            // Without a plan there is no limit.
+            part.presence == Presence::Loaded
+        }));
+    }
     let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
         Some(file) => Some(OverlayWriter::create(
@@ -165,6 +188,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
             max_frames: most,
             keep_rgb: outputs.overlay.is_some() || outputs.sheet.is_some(),
             prompts,
+            discovery,
             sink,
             interrupt,
             on_frame: &mut || progress.frame(),
@@ -260,20 +284,56 @@ fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
 }
 
 fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
-    prompts
-        .values()
-        .flatten()
-        .map(|prompt| PromptReport {
-            frame: prompt.frame as u64,
-            object: prompt.object,
-            bbox: prompt.bbox,
-            points: prompt.points.clone(),
-            mask_area: prompt
-                .mask
-                .as_ref()
-                .map(|mask| mask.data.iter().map(|inside| u64::from(*inside)).sum()),
-        })
-        .collect()
+    prompts.values().flatten().map(PromptReport::of).collect()
+}
+
+/// Reads the graph of --proposals and has it look at the first frame, alone: its session is gone when this returns.
+fn discover(
+    args: &RunArgs,
+    digest: String,
+    prompts: &Prompts,
+    bundle: &Bundle,
+) -> Result<Discovery> {
+    let options = &args.proposals;
+    let path = options.graph.proposals.as_deref().unwrap_or(Path::new(""));
+    let limit = args.mem_limit;
+    let mut runtime = Runtime::load(&args.runtime.options(limit))?;
+    let mut proposer = Proposer::open(path, digest, &options.graph, limit, &runtime)?;
+    if limit.is_some() {
+        proposer.measure(&options.graph, limit, &mut runtime)?;
+    }
+    let first = match media::open(&args.input)?.next_frame()? {
+        Some(frame) => Some(proposer.first_look(&frame, &options.choice(), limit, &runtime)?),
+        None => None,
+    };
+    let objects = prompts.first_frames();
+    let known = Known {
+        objects: objects.len(),
+        last: objects.keys().next_back().copied().unwrap_or(0),
+    };
+    let masks = &bundle.manifest().masks;
+    let masks = MaskSpec {
+        low_size: masks.low_res as usize,
+        threshold: masks.threshold as f32,
+        prompt_size: masks.prompt_size,
+    };
+    Ok(Discovery::new(
+        options, proposer, runtime, first, masks, known,
+    ))
+}
+
+/// The objects that may come of proposals.
+fn proposed(discovery: Option<&Discovery>) -> Proposed {
+    let Some(discovery) = discovery else {
+        return Proposed::default();
+    };
+    let (now, later) = discovery.expected();
+    Proposed {
+        now,
+        later,
+        from: discovery.every().unwrap_or(0),
+        cost: discovery.cost(),
+    }
 }
 
 fn default_out(input: &Path) -> PathBuf {
@@ -297,6 +357,10 @@ fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) 
             counted(damage.packets, "damaged packet"),
             counted(damage.frames, "damaged frame")
         ));
+    }
+    let looks = outcome.discovery.as_ref();
+    for note in looks.iter().flat_map(|discovery| discovery.notes()) {
+        complain(&format!("warning: {note}"));
     }
     // A disk that is full or gone: there is no use in keeping a part, and perhaps no room for it.
     let stats = match &outcome.sink {
@@ -384,6 +448,34 @@ fn compose(
     let manifest = setup.bundle.manifest();
     let frames = stats.frames;
     let stage = |name, seconds| StageReport::new(name, seconds, frames);
+    let looks = outcome.discovery.as_ref().map(Discovery::report);
+    let mut prompts = setup.prompts.clone();
+    prompts.extend(looks.iter().flat_map(|(_, found)| found.iter().cloned()));
+    let looks = looks.map(|(report, _)| report);
+    let before = outcome.discovery.as_ref().and_then(Discovery::peak);
+    let (held_before, used_before) = before.unwrap_or_default();
+    let looking = looks
+        .iter()
+        .map(|looks| stage("proposals", looks.load_s + looks.look_s));
+    let stages = [
+        stage("decode", outcome.decode.decode_s),
+        stage("resize", outcome.decode.resize_s),
+    ]
+    .into_iter()
+    .chain(looking)
+    .chain([
+        stage("vision_encoder", times.vision_encoder_s),
+        stage("memory_attention", times.memory_attention_s),
+        stage("mask_decoder", times.mask_decoder_s),
+        stage("memory_encoder", times.memory_encoder_s),
+        stage("upsample", stats.upsample_s),
+        stage("write", stats.write_s),
+        stage("overlay", stats.overlay_s),
+        stage("logits", stats.logits_s),
+        stage("score", stats.score_s),
+        stage("contact_sheet", stats.sheet_s),
+    ])
+    .collect();
     RunReport {
         schema_version: REPORT_VERSION,
         status,
@@ -404,7 +496,8 @@ fn compose(
         frames,
         sizes: stats.sizes.clone(),
         objects: stats.objects.clone(),
-        prompts: setup.prompts.clone(),
+        prompts,
+        proposals: looks,
         model: ModelReport {
             dir: setup.bundle.dir().display().to_string(),
             name: manifest.name.clone(),
@@ -419,26 +512,13 @@ fn compose(
             total_s: setup.start.elapsed().as_secs_f64(),
             load_s: setup.load_s,
             tracking_s,
-            stages: vec![
-                stage("decode", outcome.decode.decode_s),
-                stage("resize", outcome.decode.resize_s),
-                stage("vision_encoder", times.vision_encoder_s),
-                stage("memory_attention", times.memory_attention_s),
-                stage("mask_decoder", times.mask_decoder_s),
-                stage("memory_encoder", times.memory_encoder_s),
-                stage("upsample", stats.upsample_s),
-                stage("write", stats.write_s),
-                stage("overlay", stats.overlay_s),
-                stage("logits", stats.logits_s),
-                stage("score", stats.score_s),
-                stage("contact_sheet", stats.sheet_s),
-            ],
+            stages,
         },
         fps: frames as f64 / tracking_s.max(1e-9),
         peak_memory_bytes: report::peak_memory_bytes(),
         arena: seen.arena.map(|stats| ArenaReport {
-            peak_bytes: stats.peak_held,
-            in_use_bytes: stats.peak_in_use,
+            peak_bytes: stats.peak_held.max(held_before),
+            in_use_bytes: stats.peak_in_use.max(used_before),
             limit_bytes: stats.limit,
             predicted_bytes: seen.predicted,
         }),
@@ -479,6 +559,14 @@ fn summarise(report: &RunReport, placed: &Placed) {
         counted(report.objects.len() as u64, "object"),
         report.fps
     ));
+    if let Some(looks) = &report.proposals {
+        say(&format!(
+            "found    {} in {} on {}",
+            counted(looks.added, "object"),
+            counted(looks.proposals, "proposal"),
+            counted(looks.looks, "frame")
+        ));
+    }
     say(&format!("masks    {}", placed.run.join("masks").display()));
     say(&format!(
         "tracks   {}",

@@ -7,12 +7,17 @@ use anyhow::{Context as _, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::discovery::Seen;
 use super::score::{self, Scorer};
 use crate::media::contact_sheet::{ContactSheet, SheetFrame};
 use crate::media::index_png::write_index_png;
 use crate::media::mask::{BinaryMask, binarise, bounding_box, rle_counts, upsample_logits};
 use crate::media::overlay::{self, OverlayWriter};
-use crate::report::{FrameTracks, ObjectTrack, Rle, ScoresReport, SizeReport, TracksWriter};
+use crate::proposals::Proposal;
+use crate::report::{
+    FrameTracks, ObjectTrack, ProposalSource, ProposalTrack, Rle, ScoresReport, SizeReport,
+    TracksWriter,
+};
 use crate::tracker::FrameResult;
 
 /// A frame with its result.
@@ -27,6 +32,8 @@ pub struct TrackedFrame {
     pub rgb: Option<Vec<u8>>,
     /// Presentation time in seconds.
     pub pts_s: Option<f64>,
+    /// What a graph proposed, on a frame that it looked at.
+    pub proposals: Option<Vec<Seen>>,
 }
 
 /// Where results go. Everything that the user sees under a final name is staged by the caller.
@@ -114,8 +121,10 @@ impl Sink {
     /// # Errors
     ///
     /// Something cannot be written.
-    pub fn write(&mut self, frame: TrackedFrame) -> Result<()> {
+    pub fn write(&mut self, mut frame: TrackedFrame) -> Result<()> {
         let number = frame.result.frame;
+        let size = (frame.width, frame.height);
+        let proposals = frame.proposals.take();
         self.note(&frame);
 
         let start = Instant::now();
@@ -131,6 +140,8 @@ impl Sink {
                 frame: number as u64,
                 time_s: frame.pts_s,
                 objects: painted.tracks,
+                proposals: proposals
+                    .map(|all| all.iter().map(|seen| track_of(seen, size)).collect()),
             })
             .with_context(|| format!("cannot write {}", self.tracks.path().display()))?;
         self.stats.write_s += start.elapsed().as_secs_f64();
@@ -145,7 +156,7 @@ impl Sink {
             self.stats.logits_s += start.elapsed().as_secs_f64();
         }
 
-        self.judge(number, &painted.ids, (frame.width, frame.height));
+        self.judge(number, &painted.ids, size);
         if let Some(rgb) = frame.rgb {
             let shown = SheetFrame {
                 number: number as u64,
@@ -290,6 +301,30 @@ fn paint(frame: &TrackedFrame, threshold: f32) -> Painted {
         });
     }
     painted
+}
+
+fn track_of(seen: &Seen, (width, height): (u32, u32)) -> ProposalTrack {
+    let Proposal {
+        bbox,
+        score,
+        class,
+        mask,
+    } = &seen.proposal;
+    ProposalTrack {
+        bbox: *bbox,
+        source: ProposalSource {
+            score: *score,
+            class: *class,
+            class_name: seen.class_name.clone(),
+        },
+        rle: Rle {
+            size: [height, width],
+            counts: rle_counts(&mask.in_frame(width, height)),
+        },
+        area: mask.area(),
+        covered: seen.covered,
+        object: seen.object,
+    }
 }
 
 /// `low_res_masks` f32 `[objects,h,w]`, `object_score` f32 `[objects]`, `object_ids` i64 `[objects]`.

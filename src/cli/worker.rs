@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use super::args::WorkerArgs;
-use super::budget;
+use super::budget::{self, Proposed};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
 use crate::graph::{Runtime, RuntimeOptions};
@@ -35,6 +35,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<()> {
         args.frames,
         args.chunk,
         args.mem_limit,
+        &Proposed::default(),
         &mut runtime,
     )?;
     let ready = Ready {

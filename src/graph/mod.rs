@@ -255,6 +255,14 @@ pub trait Graph {
         Ok(())
     }
 
+    /// What the graph's arena holds; `None` for a graph without one.
+    ///
+    /// # Errors
+    /// A library that does not say.
+    fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        Ok(None)
+    }
+
     /// Runs the graph on inputs by name and returns the outputs asked for, in that order, on the backend's device.
     ///
     /// # Errors
@@ -448,4 +456,16 @@ pub enum GraphError {
         /// The library's reason.
         reason: String,
     },
+}
+
+/// An error that may say that the arena is full.
+pub(crate) trait IsFull {
+    /// Whether it does.
+    fn is_full(&self) -> bool;
+}
+
+impl IsFull for GraphError {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::ArenaFull { .. })
+    }
 }

@@ -110,6 +110,27 @@ impl StageCost {
     }
 }
 
+/// When the graph that proposes objects is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Once, before the bundle's graphs are loaded.
+    Before,
+    /// Loaded for each look, in turn with the work of the bundle's graphs, and dropped.
+    InTurn,
+    /// Loaded all the time; its work is in turn with that of the others.
+    Loaded,
+}
+
+/// What the graph that proposes objects takes of the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProposalCost {
+    /// Weights and working memory of a look.
+    pub cost: StageCost,
+    /// When it is there.
+    pub presence: Presence,
+}
+
 /// What the graphs of a bundle take of the arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Costs {
@@ -125,6 +146,9 @@ pub struct Costs {
     pub mask_decoder: StageCost,
     /// Masks to memory.
     pub memory_encoder: StageCost,
+    /// Frames to proposals, which is no graph of the bundle; absent where nobody looks for objects.
+    #[serde(skip)]
+    pub proposals: Option<ProposalCost>,
 }
 
 /// Bytes of the tensors that live between graphs.
@@ -199,6 +223,17 @@ pub struct Workspace {
     pub memory_encoder: u64,
 }
 
+/// The part of the graph that proposes objects, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalPlan {
+    /// Its weights.
+    pub weights_bytes: u64,
+    /// Its working memory.
+    pub workspace_bytes: u64,
+    /// When it is there.
+    pub presence: Presence,
+}
+
 /// What a run needs of the arena, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -208,8 +243,10 @@ pub struct Plan {
     pub chunk: usize,
     /// Whether the arena holds weights, laid out anew; they stay mapped from their files otherwise.
     pub packed_weights: bool,
-    /// Weights in the arena.
+    /// Weights of the bundle's graphs in the arena.
     pub weights_bytes: u64,
+    /// The graph that proposes objects; absent where nobody looks for objects.
+    pub proposals: Option<ProposalPlan>,
     /// Working memory of each graph. They run in turn: the total has the largest of them only.
     pub workspace_bytes: Workspace,
     /// What all objects of a frame share.
@@ -237,6 +274,11 @@ impl Plan {
             ("the memory attention's work", workspace.memory_attention),
             ("the mask decoder's work", workspace.mask_decoder),
             ("the memory encoder's work", workspace.memory_encoder),
+            (
+                "the graph that proposes objects",
+                self.proposals
+                    .map_or(0, |part| part.weights_bytes + part.workspace_bytes),
+            ),
         ];
         parts
             .into_iter()
@@ -281,7 +323,16 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         memory_encoder: costs.memory_encoder.workspace(batch),
     };
     let at_once = |bytes: u64| rounded(bytes * batch as u64);
-    // What lives while each graph runs; last, an object that leaves its batch: the bank of that batch twice.
+    let (mut alone, mut in_turn, mut stays) = (0, 0, 0);
+    if let Some(ProposalCost { cost, presence }) = costs.proposals {
+        let work = cost.workspace(1);
+        match presence {
+            Presence::Before => alone = cost.weights + work,
+            Presence::InTurn => in_turn = cost.weights + work,
+            Presence::Loaded => (in_turn, stays) = (work, cost.weights),
+        }
+    }
+    // What lives while each graph runs; then an object that leaves its batch: the bank of that batch twice; last, a look.
     let moments = [
         // With a limit the features have places of their own before the encoder runs.
         sizes.features + workspace.vision_encoder,
@@ -289,26 +340,43 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         sizes.features + at_once(sizes.conditioned) + workspace.mask_decoder,
         sizes.features + at_once(sizes.decoded) + workspace.memory_encoder,
         sizes.features + largest_bank,
+        sizes.features + in_turn,
     ];
     let worst = moments.into_iter().max().unwrap_or(0);
-    let working = worst + rounded(worst / UNCOUNTED);
+    let uncounted = |bytes: u64| rounded(bytes / UNCOUNTED);
+    let working = worst + uncounted(worst);
     let weights = costs.vision_encoder.weights
         + costs.memory_attention.weights
         + costs.mask_decoder.weights
         + costs.memory_encoder.weights;
-    let headroom = working * costs.gaps_percent / 100;
+    let gaps = |bytes: u64| bytes * costs.gaps_percent / 100;
+    let tracking = (weights + stays + bank + working, gaps(working));
+    let before = (alone + uncounted(alone), gaps(alone));
+    // They are never there together.
+    let total = |part: &(u64, u64)| part.0 + part.1;
+    let (in_use, headroom) = [tracking, before]
+        .into_iter()
+        .max_by_key(total)
+        .unwrap_or(tracking);
     Plan {
         objects,
         chunk,
         packed_weights: costs.packed,
         weights_bytes: weights,
+        proposals: costs
+            .proposals
+            .map(|ProposalCost { cost, presence }| ProposalPlan {
+                weights_bytes: cost.weights,
+                workspace_bytes: cost.workspace(1),
+                presence,
+            }),
         workspace_bytes: workspace,
         shared_features_bytes: sizes.features,
         bank_bytes: bank,
         bank_bytes_per_object: bank.checked_div(objects as u64).unwrap_or(0),
-        in_use_bytes: weights + bank + working,
+        in_use_bytes: in_use,
         headroom_bytes: headroom,
-        total_bytes: weights + bank + working + headroom,
+        total_bytes: in_use + headroom,
     }
 }
 
@@ -382,6 +450,7 @@ mod tests {
             memory_attention: stage(1 << 20, 1 << 20, 4 << 20),
             mask_decoder: stage(1 << 20, 0, 1 << 20),
             memory_encoder: stage(1 << 20, 0, 2 << 20),
+            proposals: None,
         }
     }
 

@@ -4,11 +4,14 @@
 //! depends on the provider and the number of threads. So each graph runs alone, on zeros, with all that an object can
 //! recall, for one object and for two. The result is kept in the user's cache folder, by everything it depends on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Costs, Extent, GPU_GAPS_PERCENT, StageCost};
 use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
-use crate::graph::{Blank, GraphError, Provider, Runtime};
+use crate::graph::{Blank, GraphError, IsFull, Provider, Runtime};
 use crate::tracker::{TrackError, element_of};
 
 /// Raised when what is measured, or how, changes.
@@ -32,9 +35,9 @@ pub fn sound(
     extent: Extent,
     limit: Option<u64>,
 ) -> Result<Costs, TrackError> {
-    let cache = cache_file(bundle, runtime, packed, extent);
-    let known = cache.as_ref().and_then(|file| std::fs::read(file).ok());
-    if let Some(costs) = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+    let what = format!("{} {packed} {extent:?}", bundle.manifest_sha256());
+    let cache = cache_file(runtime, &what);
+    if let Some(costs) = known(cache.as_deref()) {
         return Ok(costs);
     }
     runtime.set_pack_weights(packed);
@@ -55,11 +58,7 @@ pub fn sound(
             .map(|&objects| blanks(graph, objects, extent, tokens, pointer_tokens))
             .collect();
         let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
-        let sounding = match run(limit) {
-            Err(GraphError::ArenaFull { .. }) if limit.is_some() => run(None),
-            other => other,
-        }
-        .map_err(TrackError::Load)?;
+        let sounding = within_or_not(limit, run).map_err(TrackError::Load)?;
         Ok(match *sounding.peaks.as_slice() {
             [one, two] => StageCost::through(sounding.weights, one, two),
             [one] => StageCost::through(sounding.weights, one, one),
@@ -76,11 +75,52 @@ pub fn sound(
         memory_attention: stage(Role::MemoryAttention)?,
         mask_decoder: stage(Role::MaskDecoder)?,
         memory_encoder: stage(Role::MemoryEncoder)?,
+        proposals: None,
     };
     if let Some(file) = cache {
         keep(&file, &costs);
     }
     Ok(costs)
+}
+
+/// What a graph that is no part of a bundle takes, as [`sound`] does it: `digest` is the SHA-256 of the file at `path`, and
+/// `blank` its only input, as large as it ever is.
+///
+/// # Errors
+/// A graph that cannot be loaded or run, and a process that already has graphs.
+pub fn sound_file(
+    runtime: &mut Runtime,
+    role: &str,
+    (path, digest): (&Path, &str),
+    blank: &Blank,
+    outputs: &[&str],
+    limit: Option<u64>,
+) -> Result<StageCost, GraphError> {
+    let cache = cache_file(runtime, &format!("{digest} {:?}", blank.shape));
+    if let Some(cost) = known(cache.as_deref()) {
+        return Ok(cost);
+    }
+    runtime.set_pack_weights(true);
+    let runs = [vec![blank.clone()]];
+    let run = |limit| runtime.sound(role, path, &runs, outputs, limit);
+    let sounding = within_or_not(limit, run)?;
+    let peak = sounding.peaks.first().copied().unwrap_or(0);
+    let cost = StageCost::through(sounding.weights, peak, peak);
+    if let Some(file) = cache {
+        keep(&file, &cost);
+    }
+    Ok(cost)
+}
+
+/// What comes of a run within a limit, or without one where it does not fit: who asks wants to know how much it would be.
+pub(crate) fn within_or_not<T, E: IsFull>(
+    limit: Option<u64>,
+    mut run: impl FnMut(Option<u64>) -> Result<T, E>,
+) -> Result<T, E> {
+    match run(limit) {
+        Err(error) if limit.is_some() && error.is_full() => run(None),
+        other => other,
+    }
 }
 
 /// The inputs of a graph with `objects` objects that recall as much as `extent` says.
@@ -138,16 +178,15 @@ fn blanks(
         .collect()
 }
 
-/// Where the result is kept, by all that it depends on; `None` without a cache folder.
-fn cache_file(bundle: &Bundle, runtime: &Runtime, packed: bool, extent: Extent) -> Option<PathBuf> {
+/// Where the result is kept, by all that it depends on beside `what` is measured; `None` without a cache folder.
+fn cache_file(runtime: &Runtime, what: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let folder = match set("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(set("HOME")?).join(".cache"),
     };
     let key = format!(
-        "{CACHE_VERSION} {} {} {} {} {packed} {extent:?} {}",
-        bundle.manifest_sha256(),
+        "{CACHE_VERSION} {what} {} {} {} {}",
         runtime.version(),
         runtime.device_text(),
         runtime.threads(),
@@ -157,8 +196,14 @@ fn cache_file(bundle: &Bundle, runtime: &Runtime, packed: bool, extent: Extent) 
     Some(folder.join("snow-ort/soundings").join(name))
 }
 
+/// What the cache's file holds, if it is one.
+fn known<T: DeserializeOwned>(file: Option<&Path>) -> Option<T> {
+    let bytes = std::fs::read(file?).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
 /// Writes the cache's file. It saves time next time; that it cannot be written is no reason to fail.
-fn keep(file: &std::path::Path, costs: &Costs) {
+fn keep(file: &Path, costs: &impl Serialize) {
     let Some(folder) = file.parent() else {
         return;
     };

@@ -37,7 +37,7 @@ pub enum FlagPrompt {
 pub enum PromptError {
     /// Neither flags nor a file.
     #[error(
-        "no prompts: say what to track with --box x1,y1,x2,y2, --point x,y or --mask index.png (on frame 0), or with --prompts FILE.json (see `snow-ort run --help`)"
+        "no prompts: say what to track with --box x1,y1,x2,y2, --point x,y or --mask index.png (on frame 0), with --prompts FILE.json, or have a graph propose objects with --proposals FILE.onnx (see `snow-ort run --help`)"
     )]
     None,
     /// A prompt file cannot be read.
@@ -129,6 +129,11 @@ impl Prompts {
         }
         prompts.check_merge()?;
         Ok(prompts)
+    }
+
+    /// No prompts, for a run whose objects are proposed by a graph.
+    pub fn none() -> Self {
+        Self { pieces: Vec::new() }
     }
 
     /// The frames with prompts, ascending.

@@ -100,9 +100,13 @@ pub fn candidates(rows: &[f32], layout: Layout, prototypes: usize, least: f32) -
             .chunks_exact(HEAD + prototypes)
             .filter_map(|row| {
                 let class = row[5].max(0.0) as usize;
-                candidate([row[0], row[1], row[2], row[3]], row[4], class, least, || {
-                    row[HEAD..].to_vec()
-                })
+                candidate(
+                    [row[0], row[1], row[2], row[3]],
+                    row[4],
+                    class,
+                    least,
+                    || row[HEAD..].to_vec(),
+                )
             })
             .collect(),
     }
@@ -230,8 +234,11 @@ impl Prototypes {
             )
         };
         let (columns, rows) = fitted_within(place.frame, (wide, high));
-        let before =
-            |room: usize, used: usize| ((room.saturating_sub(used)) as f64 / 2.0 - 0.1).round_ties_even().max(0.0) as usize;
+        let before = |room: usize, used: usize| {
+            ((room.saturating_sub(used)) as f64 / 2.0 - 0.1)
+                .round_ties_even()
+                .max(0.0) as usize
+        };
         let (left, top) = (before(wide, columns), before(high, rows));
         let cut = Part {
             left,
@@ -245,7 +252,13 @@ impl Prototypes {
             width: (x2 - x1) as usize,
             height: (y2 - y1) as usize,
         };
-        let logits = bilinear(&logits, wide, cut, (width as usize, height as usize), within);
+        let logits = bilinear(
+            &logits,
+            wide,
+            cut,
+            (width as usize, height as usize),
+            within,
+        );
         let data: Vec<u8> = logits.iter().map(|logit| u8::from(*logit > 0.0)).collect();
         data.contains(&1).then_some(ProposalMask {
             left: x1,
@@ -301,8 +314,9 @@ fn bilinear(
         let line = |y: usize| &plane[(part.top + y) * stride + part.left..][..part.width];
         let (above, below) = (line(row.low), line(row.high));
         output.extend(columns.iter().map(|column| {
-            let across =
-                |line: &[f32]| line[column.low] * column.weight_low + line[column.high] * column.weight_high;
+            let across = |line: &[f32]| {
+                line[column.low] * column.weight_low + line[column.high] * column.weight_high
+            };
             across(above) * row.weight_low + across(below) * row.weight_high
         }));
     }
@@ -371,11 +385,16 @@ mod tests {
         let upper = [1.0, 1.0, -1.0, -1.0];
         let prototypes = Prototypes::new(&[1, 2, 2, 2], [left, upper].concat()).unwrap();
         let place = Letterbox::fixed((8, 8), (8, 8));
-        let mask = |coefficients: &[f32], bbox: [f32; 4]| prototypes.mask(coefficients, &bbox, &place);
+        let mask =
+            |coefficients: &[f32], bbox: [f32; 4]| prototypes.mask(coefficients, &bbox, &place);
         let all = [0.0, 0.0, 8.0, 8.0];
         let left = mask(&[1.0, 0.0], all).unwrap();
         assert_eq!((left.width, left.height, left.area()), (8, 8, 32));
-        assert!(left.data.chunks_exact(8).all(|row| row == [1, 1, 1, 1, 0, 0, 0, 0]));
+        assert!(
+            left.data
+                .chunks_exact(8)
+                .all(|row| row == [1, 1, 1, 1, 0, 0, 0, 0])
+        );
         // Pixel 2 is not from 2.5 on, pixel 6 not below 6.
         let part = mask(&[0.0, 1.0], [2.5, 1.0, 6.0, 7.5]).unwrap();
         assert_eq!((part.left, part.top, part.width, part.height), (3, 1, 3, 7));

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::decode::{BOX, HEAD};
 use super::ProposalError;
+use super::decode::{BOX, HEAD};
 use crate::graph::{Blank, Element, Graph, Port, Signature};
 
 /// Side of the image of a graph that takes any size, when neither the user nor the file says one: what Ultralytics takes.
@@ -93,7 +93,10 @@ impl Form {
                 port.shape.len() == axes
                     && matches!(port.element, Some(Element::F32 | Element::F16))
             });
-            match (fit.clone().count(), fit.clone().find(|port| port.name == name)) {
+            match (
+                fit.clone().count(),
+                fit.clone().find(|port| port.name == name),
+            ) {
                 (_, Some(port)) => Ok(port),
                 (1, None) => fit.next().ok_or(()),
                 _ => Err(()),
@@ -303,10 +306,8 @@ mod tests {
         }
     }
 
-    const OUTPUTS: [(&str, &[usize]); 2] = [
-        ("output0", &[1, 37, 8400]),
-        ("output1", &[1, 32, 160, 160]),
-    ];
+    const OUTPUTS: [(&str, &[usize]); 2] =
+        [("output0", &[1, 37, 8400]), ("output1", &[1, 32, 160, 160])];
 
     fn form(graph: &Said, side: Option<u32>) -> Result<Form, String> {
         Form::of(graph, Path::new("a.onnx"), side).map_err(|error| error.to_string())
@@ -325,7 +326,10 @@ mod tests {
 
     #[test]
     fn a_graph_of_any_size_takes_what_is_asked_for_or_what_it_was_trained_with() {
-        let mut graph = said(&[0, 3, 0, 0], &[("output0", &[0, 37, 0]), ("output1", &[0, 32, 0, 0])]);
+        let mut graph = said(
+            &[0, 3, 0, 0],
+            &[("output0", &[0, 37, 0]), ("output1", &[0, 32, 0, 0])],
+        );
         let side = |graph: &Said, asked| form(graph, asked).map(|form| form.largest().0);
         assert_eq!(side(&graph, None), Ok(640));
         assert_eq!(side(&graph, Some(1024)), Ok(1024));
@@ -333,7 +337,10 @@ mod tests {
         graph.metadata.insert("stride", "64");
         assert_eq!(side(&graph, Some(640)), Ok(640));
         let wrong = side(&graph, Some(100)).unwrap_err();
-        assert!(wrong.contains("a multiple of 64") && wrong.contains("such as 128"), "{wrong}");
+        assert!(
+            wrong.contains("a multiple of 64") && wrong.contains("such as 128"),
+            "{wrong}"
+        );
         graph.metadata.insert("stride", "32");
         assert_eq!(side(&graph, None), Ok(1024));
     }
@@ -342,7 +349,10 @@ mod tests {
     fn outputs_are_found_by_name_or_by_their_axes() {
         let other = [("masks", &[1, 32, 160, 160][..]), ("boxes", &[1, 300, 38])];
         let found = form(&said(&[1, 3, 640, 640], &other), None).unwrap();
-        assert_eq!((found.detections.as_str(), found.prototypes.as_str()), ("boxes", "masks"));
+        assert_eq!(
+            (found.detections.as_str(), found.prototypes.as_str()),
+            ("boxes", "masks")
+        );
         let more = [OUTPUTS[1], ("extra", &[1, 144, 80, 80][..]), OUTPUTS[0]];
         let found = form(&said(&[1, 3, 640, 640], &more), None).unwrap();
         assert_eq!(found.prototypes, "output1");
@@ -365,7 +375,11 @@ mod tests {
         );
         // A classifier.
         refused(image, &[("logits", &[1, 1000])], &["logits f32 [1,1000]"]);
-        refused(&[1, 640, 640, 0], &OUTPUTS, &["not one RGB image", "images f32 [1,640,640,?]"]);
+        refused(
+            &[1, 640, 640, 0],
+            &OUTPUTS,
+            &["not one RGB image", "images f32 [1,640,640,?]"],
+        );
         refused(&[8, 3, 640, 640], &OUTPUTS, &["not one RGB image"]);
         refused(&[1, 3, 640], &OUTPUTS, &["has 3 axes"]);
         refused(

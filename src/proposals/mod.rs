@@ -15,7 +15,7 @@ use half::f16;
 use self::decode::{Layout, Prototypes, candidates};
 use self::form::{Form, ImageSize};
 use self::letterbox::Letterbox;
-use crate::graph::{Backend, Element, Graph, GraphError, Host};
+use crate::graph::{Backend, Element, Graph, GraphError, Host, IsFull};
 use crate::media::Frame;
 use crate::media::mask::BinaryMask;
 
@@ -156,17 +156,22 @@ pub enum ProposalError {
     },
     /// The library or the device.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(GraphError),
 }
 
-/// Says of a file what the library says of a graph.
-impl ProposalError {
-    /// A graph's error, where it is that of loading with the file as the user knows it.
-    pub fn of(error: GraphError) -> Self {
+impl From<GraphError> for ProposalError {
+    fn from(error: GraphError) -> Self {
         match error {
+            // The user knows the file by its option.
             GraphError::Load { path, reason, .. } => Self::Load { path, reason },
             other => Self::Graph(other),
         }
+    }
+}
+
+impl IsFull for ProposalError {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Graph(error) if error.is_full())
     }
 }
 
@@ -216,13 +221,14 @@ impl Form {
         let shape = detections.shape().to_vec();
         let prototypes = Prototypes::new(prototypes.shape(), backend.download(prototypes)?)?;
         drop(outputs);
-        let layout = Layout::of(&shape, prototypes.count()).ok_or_else(|| ProposalError::Output {
-            expected: format!(
-                "detections [1,4+classes+{0},anchors] or [1,detections,6+{0}]",
-                prototypes.count()
-            ),
-            got: format!("{shape:?}"),
-        })?;
+        let layout =
+            Layout::of(&shape, prototypes.count()).ok_or_else(|| ProposalError::Output {
+                expected: format!(
+                    "detections [1,4+classes+{0},anchors] or [1,detections,6+{0}]",
+                    prototypes.count()
+                ),
+                got: format!("{shape:?}"),
+            })?;
         let found = candidates(&rows, layout, prototypes.count(), choice.least_score);
         // What comes end to end is suppressed already.
         let most_iou = match layout {

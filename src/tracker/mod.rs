@@ -240,49 +240,79 @@ impl Tracker {
         size: (u32, u32),
         prompts: &[Prompt],
     ) -> Result<FrameResult, TrackError> {
-        if let Some(prompt) = prompts.iter().find(|prompt| prompt.frame != frame) {
-            return Err(TrackError::WrongFrame {
-                frame,
-                object: prompt.object,
-                meant: prompt.frame,
-            });
-        }
+        self.step_then(frame, image, size, prompts, &mut |_| Vec::new())
+    }
+
+    /// As [`Tracker::step`], with more prompts on this frame once its objects are known: `more` sees their masks, in the
+    /// order of [`FrameResult::objects`], and names objects that do not exist yet. The result is the same as if it had
+    /// been known before.
+    ///
+    /// # Errors
+    /// See [`TrackError`].
+    pub fn step_then(
+        &mut self,
+        frame: usize,
+        image: Vec<u8>,
+        size: (u32, u32),
+        prompts: &[Prompt],
+        more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
+    ) -> Result<FrameResult, TrackError> {
+        check_frame(frame, prompts)?;
         let low_size = self.spec.low_size;
-        if self.cohorts.is_empty() && prompts.is_empty() {
-            return Ok(FrameResult {
-                frame,
-                low_size,
-                objects: Vec::new(),
-            });
+        let mut masks = Vec::with_capacity(self.order.len() + prompts.len());
+        let mut added = Vec::new();
+        let nothing = self.cohorts.is_empty() && prompts.is_empty();
+        if nothing {
+            added = more(&masks);
+            if added.is_empty() {
+                return Ok(FrameResult {
+                    frame,
+                    low_size,
+                    objects: masks,
+                });
+            }
         }
         let graph_error = |source| TrackError::Graph { frame, source };
         let features = self.stages.encode_image(image).map_err(graph_error)?;
-        let mut masks = Vec::with_capacity(self.order.len() + prompts.len());
         let mut prompted = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let mut cohort = self.detach(prompt.object).map_err(graph_error)?;
-            masks.push(
-                self.condition(frame, &features, &mut cohort, prompt, size)
-                    .map_err(graph_error)?,
-            );
+        let mut condition = |tracker: &mut Self, masks: &mut Vec<ObjectMask>, prompt: &Prompt| {
+            let mut cohort = tracker.detach(prompt.object)?;
+            masks.push(tracker.condition(frame, &features, &mut cohort, prompt, size)?);
             prompted.push(cohort);
+            Ok(())
+        };
+        for prompt in prompts {
+            condition(self, &mut masks, prompt).map_err(graph_error)?;
         }
         let mut tracked = std::mem::take(&mut self.cohorts);
         for cohort in &mut tracked {
             masks.extend(self.track(frame, &features, cohort)?);
         }
         self.cohorts = tracked;
+        if !nothing {
+            self.sort(&mut masks);
+            added = more(&masks);
+        }
+        check_frame(frame, &added)?;
+        for prompt in &added {
+            condition(self, &mut masks, prompt).map_err(graph_error)?;
+        }
         self.cohorts
             .extend(self.merge(prompted).map_err(graph_error)?);
         for cohort in &mut self.cohorts {
             cohort.forget(&self.spec.policy, frame + 1);
         }
-        masks.sort_by_key(|mask| self.order.iter().position(|&object| object == mask.object));
+        self.sort(&mut masks);
         Ok(FrameResult {
             frame,
             low_size,
             objects: masks,
         })
+    }
+
+    /// Puts masks in the order in which their objects were first prompted.
+    fn sort(&self, masks: &mut [ObjectMask]) {
+        masks.sort_by_key(|mask| self.order.iter().position(|&object| object == mask.object));
     }
 
     /// Takes an object out of its cohort, or makes a new one for it.
@@ -539,6 +569,18 @@ impl Cohort {
         });
         let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();
         self.history.tracked.retain(|frame| held.contains(frame));
+    }
+}
+
+/// Frames go forward only: prompts are for the frame at hand.
+fn check_frame(frame: usize, prompts: &[Prompt]) -> Result<(), TrackError> {
+    match prompts.iter().find(|prompt| prompt.frame != frame) {
+        None => Ok(()),
+        Some(prompt) => Err(TrackError::WrongFrame {
+            frame,
+            object: prompt.object,
+            meant: prompt.frame,
+        }),
     }
 }
 

@@ -13,7 +13,7 @@ use super::arena::{self, Arena};
 use super::copies::CopyCount;
 use super::message;
 use super::values::{element_to, ports, unwrap, wrap};
-use crate::graph::{Graph, GraphError, Signature, Tensor};
+use crate::graph::{ArenaStats, Graph, GraphError, Signature, Tensor};
 
 /// A session that runs through a binding.
 pub(super) struct OrtGraph {
@@ -80,6 +80,10 @@ impl Graph for InArena {
 
     fn metadata(&self, key: &str) -> Option<String> {
         self.graph.session.metadata().ok()?.custom(key)
+    }
+
+    fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        self.arena.stats().map(Some)
     }
 
     fn keep_outputs(&mut self, outputs: &[&str]) -> Result<(), GraphError> {

@@ -1,24 +1,68 @@
-//! What a graph takes of the arena, by running it once on zeros in an arena of its own.
+//! A graph alone, in an arena of its own that is gone with it: to use it before others are loaded, or to see on zeros what
+//! it takes.
 
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use ort::memory::Allocator;
 use ort::value::DynTensor;
 
 use super::arena::Arena;
-use super::running::OrtGraph;
+use super::running::{InArena, OrtGraph};
 use super::values::{element_to, wrap};
 use super::{LOADED, Loaded, Runtime, message};
-use crate::graph::{Blank, GraphError, Sounding, Tensor};
+use crate::graph::{ArenaStats, Blank, Graph, GraphError, Sounding, Tensor};
 
 impl Runtime {
+    /// Loads a graph file alone, in an arena bounded by `limit` bytes, and gives it to `work`. Graph and arena are gone
+    /// afterwards; what the arena held is told. Tensors of `work` must not outlive it.
+    ///
+    /// # Errors
+    /// A graph that cannot be loaded, [`GraphError::ArenaFull`] at the limit, a process that already has graphs (the
+    /// library has one arena at a time for new sessions), and what `work` says.
+    pub fn alone<T, E: From<GraphError>>(
+        &self,
+        role: &str,
+        path: &Path,
+        limit: Option<u64>,
+        work: impl FnOnce(&mut dyn Graph) -> Result<T, E>,
+    ) -> Result<(T, ArenaStats), E> {
+        let failed = |reason: String| GraphError::Device {
+            operation: format!("running graph {role} alone"),
+            reason,
+        };
+        let Some(Loaded { arena: slot, .. }) = LOADED.get() else {
+            return Err(failed("the library is not loaded".to_owned()).into());
+        };
+        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_some() {
+            return Err(failed("graphs are already loaded".to_owned()).into());
+        }
+        let arena = Arena::open(&self.environment, self.place(), limit, || self.builder())
+            .map_err(|reason| self.provider_error(reason))?;
+        let arena = Arc::new(arena);
+        let worked = OrtGraph::within(role, &arena, self.session(role, path, None))
+            .map_err(E::from)
+            .and_then(|graph| {
+                let arena = Arc::clone(&arena);
+                work(&mut InArena { graph, arena })
+            });
+        let stats = arena.stats();
+        // The graph had the only other reference, and is gone.
+        let closed = match Arc::into_inner(arena) {
+            Some(arena) => arena.close(&self.environment).map_err(failed),
+            None => Err(failed("its arena is still in use".to_owned())),
+        };
+        let worked = worked?;
+        closed?;
+        Ok((worked, stats?))
+    }
+
     /// Loads a graph file alone and runs it once for each of `runs`, on zeros, ascending in what they need. The arena
     /// of these runs is bounded by `limit` bytes.
     ///
     /// # Errors
-    /// A graph that cannot be loaded or run, [`GraphError::ArenaFull`] at the limit, and a process that already has
-    /// graphs: the library has one arena at a time for new sessions.
+    /// As for [`Runtime::alone`], and a graph that cannot be run.
     pub fn sound(
         &self,
         role: &str,
@@ -27,53 +71,33 @@ impl Runtime {
         outputs: &[&str],
         limit: Option<u64>,
     ) -> Result<Sounding, GraphError> {
-        let failed = |reason: String| GraphError::Device {
-            operation: format!("sounding graph {role}"),
-            reason,
-        };
-        let Some(Loaded { arena: slot, .. }) = LOADED.get() else {
-            return Err(failed("the library is not loaded".to_owned()));
-        };
-        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_some() {
-            return Err(failed("graphs are already loaded".to_owned()));
-        }
-        let arena = Arena::open(&self.environment, self.place(), limit, || self.builder())
-            .map_err(|reason| self.provider_error(reason))?;
-        let sounding = self.sound_in(&arena, role, path, runs, outputs);
-        let closed = arena.close(&self.environment).map_err(failed);
-        let sounding = sounding?;
-        closed.map(|()| sounding)
-    }
-
-    fn sound_in(
-        &self,
-        arena: &Arena,
-        role: &str,
-        path: &Path,
-        runs: &[Vec<Blank>],
-        outputs: &[&str],
-    ) -> Result<Sounding, GraphError> {
-        let mut graph = OrtGraph::within(role, arena, self.session(role, path, None))?;
-        let loaded = arena.stats()?;
-        let mut peaks = Vec::with_capacity(runs.len());
-        for run in runs {
-            let inputs = run
-                .iter()
-                .map(|blank| Ok((blank.name.as_str(), zeros(blank)?)))
-                .collect::<Result<Vec<_>, GraphError>>()?;
-            let inputs: Vec<(&str, &Tensor)> = inputs
-                .iter()
-                .map(|(name, tensor)| (*name, tensor))
-                .collect();
-            let result = graph.run(&inputs, outputs, arena.run_options());
-            OrtGraph::within(role, arena, result)?;
-            peaks.push(arena.stats()?.peak_in_use.saturating_sub(loaded.in_use));
-        }
-        Ok(Sounding {
-            weights: loaded.in_use,
-            peaks,
-        })
+        let (sounding, _) = self.alone(role, path, limit, |graph| {
+            let stats = |graph: &dyn Graph| {
+                graph.arena_stats()?.ok_or_else(|| GraphError::Device {
+                    operation: format!("sounding graph {role}"),
+                    reason: "it has no arena".to_owned(),
+                })
+            };
+            let loaded = stats(graph)?;
+            let mut peaks = Vec::with_capacity(runs.len());
+            for run in runs {
+                let inputs = run
+                    .iter()
+                    .map(|blank| Ok((blank.name.as_str(), zeros(blank)?)))
+                    .collect::<Result<Vec<_>, GraphError>>()?;
+                let inputs: Vec<(&str, &Tensor)> = inputs
+                    .iter()
+                    .map(|(name, tensor)| (*name, tensor))
+                    .collect();
+                drop(graph.run(&inputs, outputs)?);
+                peaks.push(stats(graph)?.peak_in_use.saturating_sub(loaded.in_use));
+            }
+            Ok::<_, GraphError>(Sounding {
+                weights: loaded.in_use,
+                peaks,
+            })
+        })?;
+        Ok(sounding)
     }
 }
 
