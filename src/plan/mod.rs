@@ -351,7 +351,8 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         + costs.memory_encoder.weights;
     let gaps = |bytes: u64| bytes * costs.gaps_percent / 100;
     let tracking = (weights + stays + bank + working, gaps(working));
-    let before = (alone + uncounted(alone), gaps(alone));
+    let alone = alone + uncounted(alone);
+    let before = (alone, gaps(alone));
     // They are never there together.
     let total = |part: &(u64, u64)| part.0 + part.1;
     let (in_use, headroom) = [tracking, before]
@@ -470,6 +471,35 @@ mod tests {
             first: 0,
             extent: EXTENT,
         }]
+    }
+
+    #[test]
+    fn a_look_is_before_the_rest_or_in_turn_with_it_or_stays() {
+        let plan_with = |weights: u64, fixed: u64, presence| {
+            let cost = StageCost {
+                weights: weights << 20,
+                fixed: fixed << 20,
+                per_object: 0,
+            };
+            let costs = Costs {
+                proposals: Some(ProposalCost { cost, presence }),
+                ..costs()
+            };
+            plan(&costs, &sizes(), &group(2), 8).total_bytes
+        };
+        let without = plan(&costs(), &sizes(), &group(2), 8).total_bytes;
+        // The memory attention takes 9 MiB.
+        assert_eq!(plan_with(3, 5, Presence::Before), without);
+        assert_eq!(plan_with(3, 5, Presence::InTurn), without);
+        assert_eq!(plan_with(3, 5, Presence::Loaded), without + (3 << 20));
+        // What is there before, alone, is not there with weights, features and the bank.
+        let (before, in_turn) = (
+            plan_with(10, 40, Presence::Before),
+            plan_with(10, 40, Presence::InTurn),
+        );
+        let alone: u64 = (50 << 20) * 9 / 8;
+        assert_eq!(before, alone + alone * 40 / 100);
+        assert!(in_turn > before + (5 << 20), "{in_turn}, {before}");
     }
 
     #[test]

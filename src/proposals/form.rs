@@ -134,7 +134,7 @@ impl Form {
             _ => {
                 let stride = number("stride").unwrap_or(USUAL_STRIDE).clamp(1, 1024);
                 let side = side.or_else(|| number("imgsz")).unwrap_or(USUAL_SIDE);
-                if !SIDES.contains(&side) || side % stride != 0 {
+                if !SIDES.contains(&side) || !side.is_multiple_of(stride) {
                     return Err(ProposalError::Side {
                         path: path.to_path_buf(),
                         asked: side,

@@ -14,5 +14,6 @@ mod onnx;
 mod output;
 mod policy;
 mod prompts;
+mod proposals;
 mod scores;
 mod tracker;

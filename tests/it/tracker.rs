@@ -179,6 +179,38 @@ fn nothing_runs_before_the_first_prompt_and_objects_start_with_theirs() {
     assert_eq!(ids(&bench.step(4, &[])), [7, 4]);
 }
 
+/// The image is encoded once, whoever is seen first, and the object has the history of one that was prompted.
+#[test]
+fn an_object_that_comes_once_the_others_are_known_is_as_one_that_was_prompted() {
+    let mut late = Bench::new(8, 10);
+    let mut known = Bench::new(8, 10);
+    let mut step = |frame: usize, prompts: &[Prompt], more: &[Prompt]| {
+        let image = vec![frame as u8; SIDE * SIDE * 3];
+        let mut seen = Vec::new();
+        let result = late
+            .tracker
+            .step_then(frame, image, (8, 8), prompts, &mut |masks| {
+                seen.push(masks.iter().map(|mask| mask.object).collect::<Vec<_>>());
+                more.to_vec()
+            });
+        let all = [prompts, more].concat();
+        assert_eq!(result.unwrap(), known.step(frame, &all));
+        seen
+    };
+    // Without an object and without a new one, nothing runs.
+    assert_eq!(step(0, &[], &[]), [[0; 0]]);
+    assert_eq!(step(1, &[], &[boxed(1, 1)]), [[0; 0]]);
+    assert_eq!(step(2, &[boxed(2, 5)], &[boxed(2, 3)]), [[1, 5]]);
+    assert_eq!(step(3, &[], &[]), [[1, 5, 3]]);
+    assert_eq!(late.runs("vision_encoder", 0).len(), 3);
+
+    let image = vec![4; SIDE * SIDE * 3];
+    let wrong = late
+        .tracker
+        .step_then(4, image, (8, 8), &[], &mut |_| vec![boxed(3, 9)]);
+    assert!(wrong.unwrap_err().to_string().contains("for frame 3"));
+}
+
 #[test]
 fn prompts_are_scaled_to_the_models_image() {
     let mut bench = Bench::new(8, 10);

@@ -145,7 +145,7 @@ def test_a_limit_bounds_looks_too(tmp_path):
     # A look that takes more than any graph of the model, and one that takes less.
     large, small = tmp_path / "large.onnx", tmp_path / "small.onnx"
     write(large, size=(1280, 1280))
-    write(small, size=(640, 640))
+    write(small, size=(320, 320))
     once, again = plan(large), plan(large, "--discover-every", 2)
     assert (once["proposals"]["presence"], again["proposals"]["presence"]) == ("before", "in_turn")
     assert look_bytes(again) > max(again["workspace_bytes"].values())
