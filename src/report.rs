@@ -91,7 +91,8 @@ pub struct ArenaReport {
     /// Most that was in weights and tensors at once; on a GPU with a limit, what was reserved before the first frame
     /// counts.
     pub in_use_bytes: u64,
-    /// The limit; null without one.
+    /// The limit; null without one. Weights of a graph of `--proposals` that lie beside the arena while it is there, on the
+    /// processor, are within it too.
     pub limit_bytes: Option<u64>,
     /// What the run was predicted to need at most; null when nothing was predicted (without `--mem-limit`).
     pub predicted_bytes: Option<u64>,

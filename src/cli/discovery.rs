@@ -84,6 +84,7 @@ impl Discovery {
             .map_or(known.objects + args.max_det.get(), Into::into);
         let every = args.graph.discover_every.map(usize::from);
         let (width, height) = proposer.form.largest();
+        let limit = runtime.mem_limit();
         let report = ProposalsReport {
             file: proposer.path.display().to_string(),
             sha256: proposer.digest.clone(),
@@ -109,7 +110,7 @@ impl Discovery {
         let peak = first
             .as_ref()
             .map(|look| (look.arena.peak_held, look.arena.peak_in_use));
-        Self {
+        let mut discovery = Self {
             proposer,
             runtime,
             masks,
@@ -126,6 +127,17 @@ impl Discovery {
             found: Vec::new(),
             report,
             peak,
+        };
+        let limit = limit.map(|limit| discovery.arena_limit(limit));
+        discovery.runtime.set_mem_limit(limit);
+        discovery
+    }
+
+    /// What a limit on memory leaves for the arena that all graphs share.
+    pub(super) fn arena_limit(&self, limit: u64) -> u64 {
+        match self.every {
+            Some(_) => limit.saturating_sub(self.proposer.beside).max(1),
+            None => limit,
         }
     }
 

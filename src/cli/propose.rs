@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{RuntimeArgs, one_or_more};
-use crate::graph::{ArenaStats, Runtime};
+use crate::graph::{ArenaStats, Provider, Runtime};
 use crate::media::Frame;
 use crate::plan::sounding::{self, within_or_not};
 use crate::plan::{Presence, ProposalCost};
@@ -35,6 +35,9 @@ impl PromptKind {
     }
 }
 
+/// Where these options stand in the help.
+const HEADING: &str = "Proposals";
+
 fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
@@ -46,21 +49,20 @@ fn share(text: &str) -> Result<f32, String> {
 #[derive(Debug, Args)]
 pub(super) struct GraphArgs {
     /// Track what a graph proposes on frame 0: FastSAM or a YOLO segmentation model, as Ultralytics exports it to ONNX
-    #[arg(long, value_name = "FILE.onnx")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE.onnx")]
     pub proposals: Option<PathBuf>,
 
     /// Longer side of the image of a graph that takes any size [default: what the file says, else 640]
-    #[arg(long, value_name = "PIXELS", requires = "proposals", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = HEADING, value_name = "PIXELS", requires = "proposals", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub proposal_size: Option<u32>,
 
     /// Look again on every N-th frame; what no object covers there becomes a new one
-    #[arg(long, value_name = "N", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
+    #[arg(long, help_heading = HEADING, value_name = "N", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
     pub discover_every: Option<NonZeroUsize>,
 }
 
 /// What is proposed, and what becomes of it.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Proposals")]
 pub(super) struct ProposalArgs {
     #[command(flatten)]
     pub graph: GraphArgs,
@@ -68,6 +70,7 @@ pub(super) struct ProposalArgs {
     /// What of a proposal becomes the prompt
     #[arg(
         long,
+        help_heading = HEADING,
         value_name = "box|mask",
         default_value = "box",
         hide_possible_values = true,
@@ -76,27 +79,27 @@ pub(super) struct ProposalArgs {
     pub proposal_prompts: PromptKind,
 
     /// Only proposals with a score above this
-    #[arg(long, value_name = "0…1", default_value = "0.4", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
+    #[arg(long, help_heading = HEADING, value_name = "0…1", default_value = "0.4", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
     pub conf: f32,
 
     /// Of two boxes of one class whose intersection over union is above this, only the better one
-    #[arg(long, value_name = "0…1", default_value = "0.7", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
+    #[arg(long, help_heading = HEADING, value_name = "0…1", default_value = "0.7", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
     pub iou: f32,
 
     /// At most so many proposals on a frame, the best ones
-    #[arg(long, value_name = "N", default_value = "32", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
+    #[arg(long, help_heading = HEADING, value_name = "N", default_value = "32", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
     pub max_det: NonZeroUsize,
 
     /// Compare boxes of different classes for --iou too
-    #[arg(long, requires = "proposals")]
+    #[arg(long, help_heading = HEADING, requires = "proposals")]
     pub class_agnostic: bool,
 
     /// A proposal is not new if more than this share of its mask is covered by the masks of objects
-    #[arg(long, value_name = "0…1", default_value = "0.5", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
+    #[arg(long, help_heading = HEADING, value_name = "0…1", default_value = "0.5", requires = "proposals", allow_negative_numbers = true, value_parser = share)]
     pub covered: f32,
 
     /// At most so many objects in all; memory is planned for them [default: those with prompts, and --max-det more]
-    #[arg(long, value_name = "N", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
+    #[arg(long, help_heading = HEADING, value_name = "N", requires = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
     pub max_objects: Option<NonZeroUsize>,
 }
 
@@ -117,8 +120,11 @@ pub(super) struct Proposer {
     pub path: PathBuf,
     pub digest: String,
     pub form: Form,
-    /// What it takes of the arena, where somebody asked.
+    /// What it takes of memory, where somebody asked.
     pub cost: Option<ProposalCost>,
+    /// Bytes of weights that are not in the arena. On the processor the library keeps those of a file without external
+    /// data, as exports are, on its own heap. They count like any others, so the arena gets that much less.
+    pub beside: u64,
 }
 
 /// What a look alone took.
@@ -154,11 +160,16 @@ impl Proposer {
                 Form::of(graph, path, args.proposal_size)
             })
         })?;
+        let beside = match runtime.provider() {
+            Provider::Cpu => std::fs::metadata(path).map_or(0, |file| file.len()),
+            Provider::Cuda => 0,
+        };
         Ok(Self {
             path: path.to_path_buf(),
             digest,
             form,
             cost: None,
+            beside,
         })
     }
 
@@ -172,7 +183,7 @@ impl Proposer {
         limit: Option<u64>,
         runtime: &mut Runtime,
     ) -> Result<ProposalCost> {
-        let cost = sounding::sound_file(
+        let mut cost = sounding::sound_file(
             runtime,
             ROLE,
             (&self.path, &self.digest),
@@ -181,6 +192,7 @@ impl Proposer {
             limit,
         )
         .map_err(ProposalError::from)?;
+        cost.weights += self.beside;
         let presence = match args.discover_every {
             None => Presence::Before,
             Some(_) => Presence::InTurn,
@@ -215,6 +227,7 @@ impl Proposer {
                 );
             }
         }
+        let limit = limit.map(|limit| limit.saturating_sub(self.beside).max(1));
         let start = Instant::now();
         let ((proposals, load_s), arena) = runtime.alone(ROLE, &self.path, limit, |graph| {
             let load_s = start.elapsed().as_secs_f64();

@@ -133,6 +133,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         &mut runtime,
     )?;
     if let Some(discovery) = &mut discovery {
+        runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
         discovery.set_stays(plan.and_then(|plan| plan.proposals).is_none_or(|part| {
             // Without a plan there is no limit.
             part.presence == Presence::Loaded
@@ -519,7 +520,7 @@ fn compose(
         arena: seen.arena.map(|stats| ArenaReport {
             peak_bytes: stats.peak_held.max(held_before),
             in_use_bytes: stats.peak_in_use.max(used_before),
-            limit_bytes: stats.limit,
+            limit_bytes: setup.args.mem_limit,
             predicted_bytes: seen.predicted,
         }),
         device_memory_bytes: match setup.args.runtime.provider {

@@ -139,6 +139,16 @@ impl Runtime {
         self.options.pack_weights = pack;
     }
 
+    /// Most bytes of the arena; `None` without a limit.
+    pub fn mem_limit(&self) -> Option<u64> {
+        self.options.mem_limit
+    }
+
+    /// Sets the most bytes of the arena ([`RuntimeOptions::mem_limit`]), before the first graph is loaded.
+    pub fn set_mem_limit(&mut self, limit: Option<u64>) {
+        self.options.mem_limit = limit;
+    }
+
     /// Where graphs run.
     pub fn provider(&self) -> Provider {
         self.options.provider
