@@ -4,6 +4,8 @@
 //! A text is encoded once, an image's features are made once, candidates are looked for once for each text, and masks
 //! are made only for those that are kept. Follows `Sam3Model` of transformers.
 
+use std::rc::Rc;
+
 use crate::bundle::{Bundle, Role};
 use crate::graph::{Backend, Element, Graph, GraphError, Host, Tensor};
 use crate::text::{TextError, TextTokenizer};
@@ -71,8 +73,8 @@ impl Candidates {
 }
 
 /// The graphs that run for each image, on a backend.
-pub struct Detector<'b> {
-    backend: &'b dyn Backend,
+pub struct Detector {
+    backend: Rc<dyn Backend>,
     features: Box<dyn Graph>,
     geometry: Option<Box<dyn Graph>>,
     search: Box<dyn Graph>,
@@ -81,30 +83,30 @@ pub struct Detector<'b> {
     mask_side: usize,
 }
 
-impl<'b> Detector<'b> {
+impl Detector {
     /// Loads the graphs of a bundle; that for example boxes only `with_boxes`.
     ///
     /// # Errors
     /// A bundle without a detector, or a graph that cannot be loaded.
     pub fn load(
         bundle: &Bundle,
-        backend: &'b dyn Backend,
+        backend: Rc<dyn Backend>,
         with_boxes: bool,
     ) -> Result<Self, DetectError> {
         let manifest = bundle.manifest();
         let detector = described(bundle)?;
         let geometry = match with_boxes {
-            true => Some(load_graph(bundle, backend, Role::GeometryEncoder)?),
+            true => Some(load_graph(bundle, backend.as_ref(), Role::GeometryEncoder)?),
             false => None,
         };
         Ok(Self {
-            backend,
-            features: load_graph(bundle, backend, Role::DetectorFeatures)?,
+            features: load_graph(bundle, backend.as_ref(), Role::DetectorFeatures)?,
             geometry,
-            search: load_graph(bundle, backend, Role::Detector)?,
-            masks: load_graph(bundle, backend, Role::DetectorMasks)?,
+            search: load_graph(bundle, backend.as_ref(), Role::Detector)?,
+            masks: load_graph(bundle, backend.as_ref(), Role::DetectorMasks)?,
             queries: detector.queries as usize,
             mask_side: 4 * manifest.grid as usize,
+            backend,
         })
     }
 

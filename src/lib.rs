@@ -1,7 +1,8 @@
 //! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
 //!
 //! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
-//! and [`graph`]; [`detector`] uses [`text`] and [`graph`]; [`proposals`] uses [`graph`] and [`media`]; [`bank`] uses
+//! and [`graph`]; [`detector`] uses [`text`] and [`graph`], [`follower`] the detector, the tracker and
+//! [`policy`]; [`proposals`] uses [`graph`] and [`media`]; [`bank`] uses
 //! [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
 //! nothing.
 
@@ -11,6 +12,7 @@ pub mod bundle;
 pub mod cli;
 pub mod coco;
 pub mod detector;
+pub mod follower;
 pub mod graph;
 pub mod ground_truth;
 pub mod media;

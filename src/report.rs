@@ -54,6 +54,9 @@ pub struct RunReport {
     pub objects: Vec<u32>,
     /// The prompts, merged by frame and object: those of the user, then those of proposals.
     pub prompts: Vec<PromptReport>,
+    /// What was found for each text of `--text`; empty without.
+    #[serde(default)]
+    pub texts: Vec<TextReport>,
     /// The graph that proposed objects; null when none was given.
     pub proposals: Option<ProposalsReport>,
     /// The bundle that was run.
@@ -206,6 +209,24 @@ pub struct SizeReport {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+}
+
+/// What was found for a text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextReport {
+    /// The text.
+    pub text: String,
+    /// The objects that are shown on some frame.
+    pub objects: Vec<FoundReport>,
+}
+
+/// An object that was found for a text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FoundReport {
+    /// The object.
+    pub object: u32,
+    /// The score with which it was found, 0 to 1.
+    pub score: f32,
 }
 
 /// The prompts of one object on one frame.

@@ -138,6 +138,7 @@ class Watch:
             **no_mask,
             INPUT + "object_score": result.object_score_logits.flatten(),
             INPUT + "from_prompt": torch.tensor([False]),
+            INPUT + "direct": torch.tensor([False]),
             OUTPUT + "memory_nlc": memory.float(),
         }
         return {

@@ -71,7 +71,9 @@ pub(super) const FEEDS: [Feed; 11] = [
 /// What the graphs of a detector take and give.
 pub(super) fn rows(manifest: &Manifest, detector: &Detector) -> Vec<Row> {
     use Axis::{Dynamic, Is, Same};
-    use Role::{DetectorFeatures, DetectorMasks, GeometryEncoder, TextEncoder, VisionEncoder};
+    use Role::{
+        DetectorFeatures, DetectorMasks, GeometryEncoder, MemoryEncoder, TextEncoder, VisionEncoder,
+    };
 
     let (float, float32, int64) = (
         Kind::Float,
@@ -150,6 +152,13 @@ pub(super) fn rows(manifest: &Manifest, detector: &Detector) -> Vec<Row> {
             "queries_qc",
             float,
             vec![Dynamic("found"), hidden],
+        ),
+        (
+            MemoryEncoder,
+            true,
+            "direct",
+            Kind::Is(DType::Bool),
+            vec![Is(1)],
         ),
         (
             DetectorMasks,

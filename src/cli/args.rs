@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use super::propose::{GraphArgs, ProposalArgs};
+use super::texts::TextArgs;
 use crate::graph::{Provider, RuntimeOptions};
 use crate::prompts::FlagPrompt;
 
@@ -152,6 +153,9 @@ pub(super) struct RunArgs {
     /// A JSON list of prompts on any frames
     #[arg(long, value_name = "FILE.json")]
     pub prompts: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub text: TextArgs,
 
     #[command(flatten)]
     pub proposals: ProposalArgs,

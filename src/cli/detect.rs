@@ -1,6 +1,7 @@
 //! `snow-ort detect`: objects in images, from text and example boxes.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -73,7 +74,7 @@ pub(super) fn run(args: &DetectArgs) -> Result<()> {
         ));
     }
 
-    let runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
+    let runtime = Rc::new(Runtime::load(&args.runtime.options(args.mem_limit))?);
     let out = StagedDir::create(&args.out, Content::Detections, args.overwrite, &unfinished)?;
     let logits = match &args.dump_logits {
         Some(dir) => Some(StagedDir::create(
@@ -85,14 +86,14 @@ pub(super) fn run(args: &DetectArgs) -> Result<()> {
         None => None,
     };
     let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let encoded = encode_texts(&bundle, &runtime, &names)?;
+    let encoded = encode_texts(&bundle, runtime.as_ref(), &names)?;
     let mut job = Job {
         resolution: manifest.resolution,
         threshold,
         texts: &encoded,
         boxes: &boxes,
-        backbone: Backbone::load(&bundle, &runtime)?,
-        detector: Detector::load(&bundle, &runtime, !boxes.is_empty())?,
+        backbone: Backbone::load(&bundle, runtime.as_ref())?,
+        detector: Detector::load(&bundle, runtime.clone(), !boxes.is_empty())?,
         runtime: &runtime,
         out: out.path(),
         logits: logits.as_ref().map(StagedDir::path),
@@ -177,7 +178,7 @@ struct Job<'a> {
     /// Corners in pixels, and whether the content is meant.
     boxes: &'a [([f32; 4], bool)],
     backbone: Backbone,
-    detector: Detector<'a>,
+    detector: Detector,
     runtime: &'a Runtime,
     out: PathBuf,
     logits: Option<PathBuf>,

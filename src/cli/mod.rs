@@ -9,6 +9,7 @@ mod budget;
 mod detect;
 pub mod discovery;
 mod guard;
+mod model;
 mod models;
 mod outputs;
 pub mod pipeline;
@@ -19,6 +20,8 @@ mod run;
 pub mod score;
 mod signals;
 pub mod sink;
+mod survey;
+mod texts;
 mod worker;
 
 use std::io::Write as _;

@@ -1,7 +1,7 @@
 //! Decoding and resizing, tracking, and writing, each on a thread of its own, with short queues between them: no frame
 //! is kept beyond those, and no stage can wait for one that has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
@@ -13,14 +13,14 @@ use super::signals::Interrupt;
 use super::sink::{Sink, SinkStats, TrackedFrame};
 use crate::media::resize::resize_frame;
 use crate::media::{Damage, Frame, FrameSource};
-use crate::tracker::{FrameResult, ObjectMask, Prompt, Tracker};
+use crate::tracker::{FrameResult, ObjectMask, Prompt};
 
 /// Frames that may wait between two stages.
 const QUEUE: usize = 2;
 
 /// One frame through the model.
 pub trait Step {
-    /// As [`Tracker::step_then`].
+    /// As [`Tracker::step_then`](crate::tracker::Tracker::step_then).
     ///
     /// # Errors
     ///
@@ -33,18 +33,15 @@ pub trait Step {
         prompts: &[Prompt],
         more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
     ) -> Result<FrameResult>;
-}
 
-impl Step for Tracker {
-    fn step(
-        &mut self,
-        frame: usize,
-        image: Vec<u8>,
-        size: (u32, u32),
-        prompts: &[Prompt],
-        more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
-    ) -> Result<FrameResult> {
-        Ok(self.step_then(frame, image, size, prompts, more)?)
+    /// How many results wait before the first of them is final; 0 if each is at once.
+    fn held_back(&self) -> usize {
+        0
+    }
+
+    /// Objects that turned out to be none: they are left out of results that still wait.
+    fn mistaken(&self) -> BTreeSet<u32> {
+        BTreeSet::new()
     }
 }
 
@@ -255,6 +252,48 @@ fn track(
     on_frame: &mut dyn FnMut(),
     tracker: &mut dyn Step,
 ) -> TrackingEnd {
+    let mut waiting = VecDeque::new();
+    let end = track_into(
+        &mut waiting,
+        from,
+        &to,
+        &mut prompts,
+        &mut looking,
+        interrupt,
+        on_frame,
+        tracker,
+    );
+    // Whatever ended it: what is complete is kept.
+    let mistaken = tracker.mistaken();
+    for frame in waiting {
+        if to.send(without(frame, &mistaken)).is_err() {
+            break;
+        }
+    }
+    TrackingEnd {
+        unused: prompts.into_values().flatten().collect(),
+        ..end
+    }
+}
+
+/// A frame whose result is final.
+fn without(mut frame: TrackedFrame, mistaken: &BTreeSet<u32>) -> TrackedFrame {
+    let objects = &mut frame.result.objects;
+    objects.retain(|object| !mistaken.contains(&object.object));
+    frame
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one loop")]
+fn track_into(
+    waiting: &mut VecDeque<TrackedFrame>,
+    from: Receiver<DecodedFrame>,
+    to: &SyncSender<TrackedFrame>,
+    prompts: &mut BTreeMap<usize, Vec<Prompt>>,
+    looking: &mut Looking<'_>,
+    interrupt: &Interrupt,
+    on_frame: &mut dyn FnMut(),
+    tracker: &mut dyn Step,
+) -> TrackingEnd {
     let mut end = TrackingEnd {
         error: None,
         interrupted: false,
@@ -283,13 +322,18 @@ fn track(
             pts_s: frame.pts_s,
             proposals,
         };
-        // The writer only goes before its time when it has an error of its own to report.
-        if to.send(tracked).is_err() {
-            return end;
-        }
+        waiting.push_back(tracked);
         on_frame();
+        if waiting.len() < tracker.held_back() {
+            continue;
+        }
+        if let Some(first) = waiting.pop_front() {
+            // The writer only goes before its time when it has an error of its own to report.
+            if to.send(without(first, &tracker.mistaken())).is_err() {
+                return end;
+            }
+        }
     }
-    end.unused = prompts.into_values().flatten().collect();
     end
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::args::RunArgs;
 use super::budget::{self, Proposed};
 use super::discovery::{Discovery, Known, MaskSpec};
+use super::model::Model;
 use super::outputs::{Outputs, Placed};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
@@ -17,18 +18,20 @@ use super::propose::Proposer;
 use super::score::{self, Scorer};
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
-use super::{chain, complain, counted, guard, models, say};
+use super::survey::survey;
+use super::{chain, complain, counted, guard, models, say, texts};
 use crate::bundle::Bundle;
+use crate::follower::Follower;
 use crate::graph::{ArenaStats, Copies, Provider, Runtime};
 use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::plan::Presence;
+use crate::plan::{Presence, default_chunk};
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{
     self, ArenaReport, CopiesReport, InputReport, ModelReport, PromptReport, REPORT_VERSION,
-    RunReport, RuntimeReport, StageReport, Status, Timings,
+    RunReport, RuntimeReport, StageReport, Status, TextReport, Timings,
 };
 use crate::size;
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
@@ -46,6 +49,7 @@ struct Setup<'a> {
 
 /// What tracking took.
 struct Seen {
+    texts: Vec<TextReport>,
     times: StageTimes,
     tracking_s: f64,
     arena: Option<ArenaStats>,
@@ -60,9 +64,14 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let unfinished = Unfinished::default();
     let interrupt = Interrupt::install(&unfinished)?;
     let prompts = match Prompts::load(flags, args.prompts.as_deref()) {
-        Err(PromptError::None) if args.proposals.graph.proposals.is_some() => Prompts::none(),
+        Err(PromptError::None)
+            if args.proposals.graph.proposals.is_some() || !args.text.texts.is_empty() =>
+        {
+            Prompts::none()
+        }
         other => other?,
     };
+    texts::check(args, !prompts.frames().is_empty())?;
     if args.gt.is_some() && args.proposals.graph.proposals.is_some() {
         bail!(
             "--gt cannot be used with --proposals: the ground truth would not know which of its objects a proposed one is; give prompts instead, or leave out --gt"
@@ -123,15 +132,26 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         None => None,
     };
     let prompts = prompts.into_frames();
-    let (plan, chunk) = budget::settle(
-        &bundle,
-        &prompts,
-        num_frames,
-        args.chunk,
-        args.mem_limit,
-        &proposed(discovery.as_ref()),
-        &mut runtime,
-    )?;
+    let (plan, chunk) = if args.text.texts.is_empty() {
+        budget::settle(
+            &bundle,
+            &prompts,
+            num_frames,
+            args.chunk,
+            args.mem_limit,
+            &proposed(discovery.as_ref()),
+            &mut runtime,
+        )?
+    } else {
+        // How many objects there will be is not known: the limit holds, and nothing is planned.
+        let chosen = args.chunk.map(usize::from);
+        (None, chosen.unwrap_or_else(|| default_chunk(manifest)))
+    };
+    let options = TrackerOptions { num_frames, chunk };
+    let follow = match args.text.texts.is_empty() {
+        true => None,
+        false => Some(texts::options(&args.text, &bundle, options)?),
+    };
     if let Some(discovery) = &mut discovery {
         runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
         discovery.set_stays(plan.and_then(|plan| plan.proposals).is_none_or(|part| {
@@ -157,8 +177,14 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         threads: args.runtime.threads.map(Into::into),
         chunk,
     };
-    let mut tracker = Tracker::new(&bundle, runtime, TrackerOptions { num_frames, chunk })?;
-    if let Some(plan) = &plan {
+    let texts = texts::distinct(&args.text);
+    let mut model = match follow {
+        Some(options) => {
+            Model::Follower(Box::new(Follower::new(&bundle, runtime, &texts, options)?))
+        }
+        None => Model::Tracker(Box::new(Tracker::new(&bundle, runtime, options)?)),
+    };
+    if let (Model::Tracker(tracker), Some(plan)) = (&mut model, &plan) {
         tracker.reserve(plan.total_bytes)?;
     }
     let setup = Setup {
@@ -194,11 +220,18 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
             interrupt,
             on_frame: &mut || progress.frame(),
         },
-        &mut tracker,
+        model.step(),
     );
     let tracking_s = tracking.elapsed().as_secs_f64();
     progress.finish();
+    let tracker = model.tracker();
     let seen = Seen {
+        texts: match (&model, &outcome.sink) {
+            (Model::Follower(follower), Ok(stats)) => {
+                texts::report(&texts, &stats.objects, |object| follower.origin(object))
+            }
+            _ => Vec::new(),
+        },
         times: tracker.times(),
         tracking_s,
         arena: tracker.arena_stats()?,
@@ -206,74 +239,6 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         predicted: plan.map(|plan| plan.total_bytes),
     };
     conclude(&setup, outcome, outputs, &seen)
-}
-
-/// Checks the prompts and the ground truth against the frames that really come, as far as the last frame that either
-/// names, and returns how many frames there are, counted up to `pointers`: the tracker needs to know whether a clip is
-/// shorter than that.
-///
-/// For a later frame of a video this decodes up to it. That costs little beside tracking as far, and a prompt or a file
-/// that cannot be used is reported now rather than then.
-fn survey(
-    args: &RunArgs,
-    info: &SourceInfo,
-    prompts: &Prompts,
-    truth: Option<&GroundTruth>,
-    pointers: usize,
-) -> Result<usize> {
-    let most = args.max_frames.map_or(usize::MAX, Into::into);
-    if most != usize::MAX {
-        prompts.check_end(most, &format!("--max-frames {most} ends the run before it"))?;
-    }
-    prompts.check(0, info.width, info.height)?;
-    let annotated = || truth.into_iter().flat_map(GroundTruth::frames);
-    let last = annotated().chain([prompts.last_frame()]).max().unwrap_or(0);
-    let limit = pointers.max(last.saturating_add(1)).min(most);
-    check_truth(truth, 0, info.width, info.height)?;
-    let frames = if last == 0 || info.kind == SourceKind::Images {
-        let frames = media::count_frames_up_to(&args.input, limit)?;
-        if info.kind == SourceKind::Images {
-            // All images of a folder have one size.
-            for frame in prompts.frames() {
-                prompts.check(frame, info.width, info.height)?;
-            }
-            for frame in annotated().take_while(|frame| *frame < frames) {
-                check_truth(truth, frame, info.width, info.height)?;
-            }
-        }
-        frames
-    } else {
-        let mut source = media::open(&args.input)?;
-        let mut frames = 0;
-        while frames < limit {
-            let Some(frame) = source.next_frame()? else {
-                break;
-            };
-            prompts.check(frames, frame.width, frame.height)?;
-            check_truth(truth, frames, frame.width, frame.height)?;
-            frames += 1;
-        }
-        frames
-    };
-    if frames < limit {
-        let why = format!(
-            "{} has {}",
-            args.input.display(),
-            counted(frames as u64, "frame")
-        );
-        prompts.check_end(frames, &why)?;
-        if let Some(truth) = truth {
-            truth.check_end(frames, &why)?;
-        }
-    }
-    Ok(frames.min(pointers))
-}
-
-fn check_truth(truth: Option<&GroundTruth>, frame: usize, width: u32, height: u32) -> Result<()> {
-    match truth {
-        Some(truth) => Ok(truth.check(frame, width, height)?),
-        None => Ok(()),
-    }
 }
 
 fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
@@ -496,6 +461,7 @@ fn compose(
         },
         frames,
         sizes: stats.sizes.clone(),
+        texts: seen.texts.clone(),
         objects: stats.objects.clone(),
         prompts,
         proposals: looks,

@@ -1,5 +1,6 @@
 //! The last stage: low-resolution logits to masks at source size, and from there to files.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::report::{
     FrameTracks, ObjectTrack, ProposalSource, ProposalTrack, Rle, ScoresReport, SizeReport,
     TracksWriter,
 };
-use crate::tracker::FrameResult;
+use crate::tracker::{FrameResult, ObjectMask};
 
 /// A frame with its result.
 pub struct TrackedFrame {
@@ -264,29 +265,32 @@ fn paint(frame: &TrackedFrame, threshold: f32) -> Painted {
         ids: vec![0; pixels],
         tracks: Vec::with_capacity(frame.result.objects.len()),
     };
+    let claims = Claims::of(frame, threshold);
     let mut best = vec![f32::NEG_INFINITY; pixels];
-    for object in &frame.result.objects {
+    for (place, object) in frame.result.objects.iter().enumerate() {
         let id = u16::try_from(object.object).unwrap_or(u16::MAX);
-        // Interpolation stays between its neighbours, so these logits stay far below the threshold everywhere; an
-        // object that is not visible is the usual case.
-        let blank = object.low_res.iter().all(|logit| *logit < threshold - 1.0);
-        let mask = if blank {
-            BinaryMask {
+        let logits = visible(object, frame, threshold);
+        let mut mask = match &logits {
+            Some(logits) => binarise(logits, width, height, threshold),
+            None => BinaryMask {
                 width,
                 height,
                 data: vec![0; pixels],
-            }
-        } else {
-            let logits = upsample_logits(&object.low_res, frame.result.low_size, width, height);
-            let mask = binarise(&logits, width, height, threshold);
+            },
+        };
+        // The reference shows what was found only where something of it is seen.
+        if object.rank.is_some() && !mask.data.contains(&1) {
+            continue;
+        }
+        claims.settle(place, object, &mut mask);
+        if let Some(logits) = logits {
             for (index, inside) in mask.data.iter().enumerate() {
                 if *inside != 0 && logits[index] > best[index] {
                     best[index] = logits[index];
                     painted.ids[index] = id;
                 }
             }
-            mask
-        };
+        }
         painted.tracks.push(ObjectTrack {
             object: object.object,
             rle: Rle {
@@ -301,6 +305,65 @@ fn paint(frame: &TrackedFrame, threshold: f32) -> Painted {
         });
     }
     painted
+}
+
+/// An object's logits at source size; `None` if nothing of it is visible.
+fn visible(object: &ObjectMask, frame: &TrackedFrame, threshold: f32) -> Option<Vec<f32>> {
+    // Interpolation stays between its neighbours, so these logits stay far below the threshold everywhere; an
+    // object that is not visible is the usual case.
+    let blank = object.low_res.iter().all(|logit| *logit < threshold - 1.0);
+    let side = frame.result.low_size;
+    (!blank).then(|| upsample_logits(&object.low_res, side, frame.width, frame.height))
+}
+
+/// Who gets each pixel among the objects of a group, where objects have ranks.
+///
+/// Reference: `_apply_object_wise_non_overlapping_constraints` of `Sam3VideoProcessor`, which leaves a lone object as it
+/// is.
+struct Claims {
+    /// For each group the place of the object that gets a pixel, plus one, and its share.
+    winners: BTreeMap<usize, Vec<(u16, f32)>>,
+}
+
+impl Claims {
+    fn of(frame: &TrackedFrame, threshold: f32) -> Self {
+        let mut winners: BTreeMap<usize, Vec<(u16, f32)>> = BTreeMap::new();
+        let pixels = frame.width as usize * frame.height as usize;
+        let mut shown = 0;
+        for (place, object) in frame.result.objects.iter().enumerate() {
+            let Some(rank) = object.rank else { continue };
+            let Some(logits) = visible(object, frame, threshold) else {
+                continue;
+            };
+            let winners = winners
+                .entry(rank.group)
+                .or_insert_with(|| vec![(0, 0.0); pixels]);
+            let mut any = false;
+            for (winner, logit) in winners.iter_mut().zip(&logits) {
+                let inside = *logit > threshold;
+                any |= inside;
+                if inside && rank.share > winner.1 {
+                    *winner = (place as u16 + 1, rank.share);
+                }
+            }
+            shown += usize::from(any);
+        }
+        if shown < 2 {
+            winners.clear();
+        }
+        Self { winners }
+    }
+
+    fn settle(&self, place: usize, object: &ObjectMask, mask: &mut BinaryMask) {
+        let Some(winners) = object.rank.and_then(|rank| self.winners.get(&rank.group)) else {
+            return;
+        };
+        for (inside, winner) in mask.data.iter_mut().zip(winners) {
+            if usize::from(winner.0) != place + 1 {
+                *inside = 0;
+            }
+        }
+    }
 }
 
 fn track_of(seen: &Seen, (width, height): (u32, u32)) -> ProposalTrack {

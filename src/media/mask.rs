@@ -309,6 +309,13 @@ fn weigh(window: &Window, value: impl Fn(usize) -> f32) -> f32 {
 /// Reference: the tracker's `F.interpolate(mask.float(), (res, res), mode="bilinear",
 /// align_corners=False, antialias=True) >= 0.5`; a mask of that size already is taken as it is.
 pub fn mask_prompt(mask: &BinaryMask, res: u32) -> Vec<f32> {
+    let soft = soft_mask_prompt(mask, res).into_iter();
+    soft.map(|value| f32::from(u8::from(value >= 0.5)))
+        .collect()
+}
+
+/// As [`mask_prompt`] without the threshold: 0 to 1.
+pub fn soft_mask_prompt(mask: &BinaryMask, res: u32) -> Vec<f32> {
     let (width, height, res) = (mask.width as usize, mask.height as usize, res as usize);
     if (width, height) == (res, res) {
         return mask
@@ -334,15 +341,14 @@ pub fn mask_prompt(mask: &BinaryMask, res: u32) -> Vec<f32> {
             );
         }
     }
-    let threshold = |value: f32| f32::from(u8::from(value >= 0.5));
     if height == res {
-        return narrow.into_iter().map(threshold).collect();
+        return narrow;
     }
     let rows = windows(height, res);
     let mut output = Vec::with_capacity(res * res);
     for window in &rows {
         for x in 0..res {
-            output.push(threshold(weigh(window, |y| narrow[y * res + x])));
+            output.push(weigh(window, |y| narrow[y * res + x]));
         }
     }
     output

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+pub mod follow;
+
 /// Parameters of the memory policy, from a bundle's manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {

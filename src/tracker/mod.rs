@@ -4,17 +4,23 @@
 //! object's other frames are tracked from what its memory holds. Objects that share their history are tracked in one
 //! batch (a cohort), which gives the same result as one after the other.
 
+mod error;
+mod follow;
 mod model;
 mod points;
 mod stages;
 
+use std::rc::Rc;
+
+pub use self::error::TrackError;
+pub(crate) use self::follow::Memory;
 pub(crate) use self::model::element_of;
 pub(crate) use self::model::load_graph;
 pub use self::model::{Graphs, ModelSpec};
 use self::points::{no_points, points_of};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
-use crate::bank::{Bank, BankError, Entry};
+use crate::bank::{Bank, Entry};
 use crate::bundle::{Bundle, Precision};
 use crate::graph::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, mask_prompt};
@@ -46,6 +52,17 @@ pub struct ObjectMask {
     pub score: f32,
     /// The model's own estimate of the mask's IoU.
     pub iou: Option<f32>,
+    /// Who gets a pixel that several objects claim; absent where the higher logit does.
+    pub rank: Option<Rank>,
+}
+
+/// An object's claim to pixels: of the objects of one group, the one with the highest share gets them whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rank {
+    /// The group: what was found for one text.
+    pub group: usize,
+    /// How likely the object is there, 0 to 1.
+    pub share: f32,
 }
 
 /// All objects of one frame.
@@ -66,71 +83,6 @@ pub struct TrackerOptions {
     pub num_frames: usize,
     /// Most objects in one batch.
     pub chunk: usize,
-}
-
-/// What stops the tracker.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrackError {
-    /// A graph or the device.
-    #[error("frame {frame}: {source}")]
-    Graph {
-        /// The frame.
-        frame: usize,
-        /// The cause.
-        source: GraphError,
-    },
-    /// The memory bank.
-    #[error("frame {frame}: {source}")]
-    Bank {
-        /// The frame.
-        frame: usize,
-        /// The cause.
-        source: BankError,
-    },
-    /// A graph cannot be prepared.
-    #[error(transparent)]
-    Load(GraphError),
-    /// The manifest asks for something that this program does not know.
-    #[error(
-        "the bundle's {field} is {got}, expected {expected}; export it again with a matching snow-export"
-    )]
-    Unsupported {
-        /// Field of the manifest.
-        field: &'static str,
-        /// What is there.
-        got: String,
-        /// What can be used.
-        expected: &'static str,
-    },
-    /// A graph file is not what the manifest says of it.
-    #[error(
-        "{file}: {kind} {tensor} is {got}, but the manifest says {expected}; the bundle is damaged: copy or export it again"
-    )]
-    Signature {
-        /// The graph's file.
-        file: String,
-        /// Input or output.
-        kind: &'static str,
-        /// The tensor.
-        tensor: String,
-        /// What the manifest says.
-        expected: String,
-        /// What the file says.
-        got: String,
-    },
-    /// A prompt came late.
-    #[error(
-        "frame {frame}: a prompt of object {object} is for frame {meant}; frames go forward only"
-    )]
-    WrongFrame {
-        /// The frame at hand.
-        frame: usize,
-        /// The object.
-        object: u32,
-        /// The prompt's frame.
-        meant: usize,
-    },
 }
 
 /// Objects with the same history, and their memory.
@@ -159,7 +111,6 @@ impl Tracker {
         runtime: Runtime,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
-        let spec = ModelSpec::of(bundle)?;
         let precision = bundle.manifest().precision;
         if (runtime.provider(), precision) == (Provider::Cuda, Precision::Int8) {
             // The provider has no integer kernels: every linear layer would go through the host.
@@ -169,8 +120,20 @@ impl Tracker {
                 expected: "fp16 or fp32 on a GPU (int8 is for --provider cpu)",
             });
         }
-        let graphs = Graphs::load(bundle, &runtime)?;
-        Self::from_parts(spec, Box::new(runtime), graphs, options)
+        Self::sharing(bundle, Rc::new(runtime), options)
+    }
+
+    /// Loads the graphs of a bundle on a backend that others use too.
+    ///
+    /// # Errors
+    /// As [`Tracker::new`].
+    pub(crate) fn sharing(
+        bundle: &Bundle,
+        backend: Rc<dyn Backend>,
+        options: TrackerOptions,
+    ) -> Result<Self, TrackError> {
+        let graphs = Graphs::load(bundle, backend.as_ref())?;
+        Self::from_parts(ModelSpec::of(bundle)?, backend, graphs, options)
     }
 
     /// A tracker on any backend.
@@ -179,7 +142,7 @@ impl Tracker {
     /// The backend.
     pub fn from_parts(
         spec: ModelSpec,
-        backend: Box<dyn Backend>,
+        backend: Rc<dyn Backend>,
         graphs: Graphs,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
@@ -275,7 +238,8 @@ impl Tracker {
             }
         }
         let graph_error = |source| TrackError::Graph { frame, source };
-        let features = self.stages.encode_image(image).map_err(graph_error)?;
+        let features = self.stages.encode_image(image, false);
+        let features = features.map_err(graph_error)?;
         let mut prompted = Vec::with_capacity(prompts.len());
         let mut condition = |tracker: &mut Self, masks: &mut Vec<ObjectMask>, prompt: &Prompt| {
             let mut cohort = tracker.detach(prompt.object)?;
@@ -407,15 +371,27 @@ impl Tracker {
             Some(_) => true,
             None => policy::use_multimask(&self.spec.policy, true, labels.len()),
         };
-        let mask = match &prompt.mask {
-            Some(mask) => {
-                let pixels = mask_prompt(mask, side as u32);
-                Some(
-                    self.stages
-                        .backend
-                        .upload(&[1, side, side], Host::F32(pixels))?,
-                )
-            }
+        let pixels = prompt
+            .mask
+            .as_ref()
+            .map(|mask| mask_prompt(mask, side as u32));
+        self.condition_on(frame, features, cohort, (coords, labels), pixels, multimask)
+    }
+
+    /// Runs a prompt as the model takes it: points with labels, or a mask `[resolution, resolution]` of 0 to 1.
+    fn condition_on(
+        &mut self,
+        frame: usize,
+        features: &Features,
+        cohort: &mut Cohort,
+        (coords, labels): (Vec<f32>, Vec<i64>),
+        pixels: Option<Vec<f32>>,
+        multimask: bool,
+    ) -> Result<ObjectMask, GraphError> {
+        let side = self.spec.resolution;
+        let backend = Rc::clone(&self.stages.backend);
+        let mask = match pixels {
+            Some(pixels) => Some(backend.upload(&[1, side, side], Host::F32(pixels))?),
             None => None,
         };
         let decode = Decode {
@@ -424,14 +400,8 @@ impl Tracker {
             } else {
                 &features.without_memory
             },
-            coords: self
-                .stages
-                .backend
-                .upload(&[1, labels.len(), 2], Host::F32(coords))?,
-            labels: self
-                .stages
-                .backend
-                .upload(&[1, labels.len()], Host::I64(labels))?,
+            coords: backend.upload(&[1, labels.len(), 2], Host::F32(coords))?,
+            labels: backend.upload(&[1, labels.len()], Host::I64(labels))?,
             mask: mask.as_ref(),
             multimask,
         };
@@ -456,6 +426,26 @@ impl Tracker {
         features: &Features,
         cohort: &mut Cohort,
     ) -> Result<Vec<ObjectMask>, TrackError> {
+        let decoded = self.predict_cohort(frame, features, cohort)?;
+        let graph_error = |source| TrackError::Graph { frame, source };
+        let memory = self
+            .stages
+            .encode_memory(features, &decoded, None, false)
+            .map_err(graph_error)?;
+        let masks = self
+            .remember(frame, cohort, memory, decoded)
+            .map_err(graph_error)?;
+        cohort.history.tracked.insert(frame);
+        Ok(masks)
+    }
+
+    /// What a cohort's objects look like on a frame, which they do not remember yet.
+    fn predict_cohort(
+        &mut self,
+        frame: usize,
+        features: &Features,
+        cohort: &Cohort,
+    ) -> Result<Decoded, TrackError> {
         let objects = cohort.objects.len();
         let parameters = &self.spec.policy;
         let recall = policy::recall(parameters, &cohort.history, frame, self.options.num_frames);
@@ -503,21 +493,9 @@ impl Tracker {
             mask: None,
             multimask: policy::use_multimask(&self.spec.policy, false, 0),
         };
-        let decoded = self
-            .stages
+        self.stages
             .decode(features, &decode, &cohort.objects)
-            .map_err(graph_error)?;
-        // Not needed while the memory is made, which takes room of its own.
-        drop(conditioned);
-        let memory = self
-            .stages
-            .encode_memory(features, &decoded, None, false)
-            .map_err(graph_error)?;
-        let masks = self
-            .remember(frame, cohort, memory, decoded)
-            .map_err(graph_error)?;
-        cohort.history.tracked.insert(frame);
-        Ok(masks)
+            .map_err(graph_error)
     }
 
     /// Puts what a frame leaves in the cohort's bank, in place of what no later frame can recall, and gives the masks.

@@ -17,6 +17,8 @@ pub struct ModelSpec {
     pub policy: Parameters,
     /// Slots of the memory attention graph.
     pub slots: Slots,
+    /// Whether the bundle has a detector: its memory encoder takes one input more then.
+    pub has_detector: bool,
 }
 
 /// The four graphs.
@@ -194,6 +196,7 @@ impl ModelSpec {
         Ok(Self {
             resolution: manifest.resolution as usize,
             low_size: manifest.masks.low_res as usize,
+            has_detector: manifest.detector.is_some(),
             policy: Parameters {
                 num_maskmem: policy.num_maskmem as usize,
                 max_cond_frames: policy.max_cond_frames as usize,

@@ -1,5 +1,6 @@
 //! One run of each graph: names its inputs, times it, and reads what the host needs.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::ObjectMask;
@@ -33,6 +34,8 @@ pub(super) struct Features {
     pub(super) plain: Tensor,
     pub(super) without_memory: Tensor,
     pub(super) high_res: [Tensor; 2],
+    /// What a detector starts from, if it was asked for.
+    pub(super) backbone: Option<Tensor>,
 }
 
 /// Inputs of the mask decoder beside the features; `points` rows are objects.
@@ -42,6 +45,20 @@ pub(super) struct Decode<'a> {
     pub(super) labels: Tensor,
     pub(super) mask: Option<&'a Tensor>,
     pub(super) multimask: bool,
+}
+
+/// Inputs of the memory encoder beside the features.
+pub(super) struct Remembered<'a> {
+    /// `[objects, low_size, low_size]`.
+    pub(super) low_res: &'a Tensor,
+    /// `[objects]`.
+    pub(super) score: &'a Tensor,
+    pub(super) objects: usize,
+    /// A mask that stands for the logits.
+    pub(super) mask: Option<&'a Tensor>,
+    pub(super) from_prompt: bool,
+    /// Whether the logits are resized in one step.
+    pub(super) direct: bool,
 }
 
 /// Outputs of the mask decoder for a cohort.
@@ -54,8 +71,9 @@ pub(super) struct Decoded {
 
 /// The graphs on their backend.
 pub(super) struct Stages {
-    pub(super) backend: Box<dyn Backend>,
+    pub(super) backend: Rc<dyn Backend>,
     graphs: Graphs,
+    has_detector: bool,
     resolution: usize,
     low_size: usize,
     no_mask: Tensor,
@@ -65,7 +83,7 @@ pub(super) struct Stages {
 impl Stages {
     pub(super) fn new(
         spec: &ModelSpec,
-        backend: Box<dyn Backend>,
+        backend: Rc<dyn Backend>,
         graphs: Graphs,
     ) -> Result<Self, GraphError> {
         let side = spec.resolution;
@@ -73,6 +91,7 @@ impl Stages {
         Ok(Self {
             backend,
             graphs,
+            has_detector: spec.has_detector,
             resolution: side,
             low_size: spec.low_size,
             no_mask,
@@ -89,21 +108,31 @@ impl Stages {
         self.graphs.vision_encoder.keep_outputs(&FEATURES)
     }
 
-    /// Image to features; `image` is `[resolution, resolution, 3]` RGB.
-    pub(super) fn encode_image(&mut self, image: Vec<u8>) -> Result<Features, GraphError> {
+    /// Image to features; `image` is `[resolution, resolution, 3]` RGB. `with_backbone` for a detector.
+    pub(super) fn encode_image(
+        &mut self,
+        image: Vec<u8>,
+        with_backbone: bool,
+    ) -> Result<Features, GraphError> {
         let side = self.resolution;
         let image = self.backend.upload(&[1, side, side, 3], Host::U8(image))?;
         let start = Instant::now();
-        let outputs = self
+        let mut names = FEATURES.to_vec();
+        if with_backbone {
+            names.push("backbone_nlc");
+        }
+        let mut outputs = self
             .graphs
             .vision_encoder
-            .run(&[("image", &image)], &FEATURES)?;
+            .run(&[("image", &image)], &names)?;
         self.times.vision_encoder_s += start.elapsed().as_secs_f64();
+        let backbone = with_backbone.then(|| outputs.pop()).flatten();
         let [plain, without_memory, high_res_0, high_res_1] = exactly("vision_encoder", outputs)?;
         Ok(Features {
             plain,
             without_memory,
             high_res: [high_res_0, high_res_1],
+            backbone,
         })
     }
 
@@ -213,6 +242,7 @@ impl Stages {
                 low_res: low_res.to_vec(),
                 score,
                 iou: ious.get(row).copied(),
+                rank: None,
             })
             .collect();
         Ok(Decoded {
@@ -223,7 +253,7 @@ impl Stages {
         })
     }
 
-    /// The memory that masks leave, `[objects, tokens, channels]`; `mask` stands for the logits if given.
+    /// The memory that decoded masks leave, `[objects, tokens, channels]`; `mask` stands for the logits if given.
     pub(super) fn encode_memory(
         &mut self,
         features: &Features,
@@ -231,21 +261,51 @@ impl Stages {
         mask: Option<&Tensor>,
         from_prompt: bool,
     ) -> Result<Tensor, GraphError> {
-        let objects = decoded.masks.len();
+        self.encode_masks(
+            features,
+            &Remembered {
+                low_res: &decoded.low_res,
+                score: &decoded.score,
+                objects: decoded.masks.len(),
+                mask,
+                from_prompt,
+                direct: false,
+            },
+        )
+    }
+
+    /// The memory that masks leave, `[objects, tokens, channels]`.
+    pub(super) fn encode_masks(
+        &mut self,
+        features: &Features,
+        remembered: &Remembered,
+    ) -> Result<Tensor, GraphError> {
+        let &Remembered {
+            low_res,
+            score,
+            objects,
+            mask,
+            from_prompt,
+            direct,
+        } = remembered;
         let has_mask = self
             .backend
             .upload(&[1], Host::Bool(vec![mask.is_some()]))?;
         let from_prompt = self
             .backend
             .upload(&[objects], Host::Bool(vec![from_prompt; objects]))?;
-        let inputs = [
+        let direct = self.backend.upload(&[1], Host::Bool(vec![direct]))?;
+        let mut inputs = vec![
             ("features_nlc", &features.plain),
-            ("low_res_masks", &decoded.low_res),
+            ("low_res_masks", low_res),
             ("mask_prompt", mask.unwrap_or(&self.no_mask)),
             ("has_mask_prompt", &has_mask),
-            ("object_score", &decoded.score),
+            ("object_score", score),
             ("from_prompt", &from_prompt),
         ];
+        if self.has_detector {
+            inputs.push(("direct", &direct));
+        }
         let start = Instant::now();
         let outputs = self.graphs.memory_encoder.run(&inputs, &["memory_nlc"])?;
         self.times.memory_encoder_s += start.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ mod cli;
 mod contact_sheet;
 mod detect;
 mod fake;
+mod follow;
 mod interrupt;
 mod library;
 mod media;

@@ -30,6 +30,7 @@ fn floats(shape: &[usize], value: impl Fn(usize) -> f32) -> Value {
 
 fn spec() -> ModelSpec {
     ModelSpec {
+        has_detector: false,
         resolution: SIDE,
         low_size: LOW,
         policy: Parameters {
@@ -130,7 +131,8 @@ impl Bench {
         };
         let options = TrackerOptions { num_frames, chunk };
         let tracker =
-            Tracker::from_parts(spec(), Box::new(recorded.clone()), graphs, options).unwrap();
+            Tracker::from_parts(spec(), std::rc::Rc::new(recorded.clone()), graphs, options)
+                .unwrap();
         Self { tracker, recorded }
     }
 

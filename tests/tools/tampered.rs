@@ -202,7 +202,7 @@ fn main() -> Result<()> {
         num_frames,
         chunk: 8,
     };
-    let mut tracker = Tracker::from_parts(spec, Box::new(load()?), graphs, options)?;
+    let mut tracker = Tracker::from_parts(spec, std::rc::Rc::new(load()?), graphs, options)?;
     while let Some(frame) = source.next_frame()? {
         let image = resize::resize_frame(&frame, side)?;
         let prompts = prompts.get(&frame.index).cloned().unwrap_or_default();

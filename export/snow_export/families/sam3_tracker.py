@@ -92,11 +92,12 @@ def manifest_memory(model: Sam3TrackerVideoModel, precision: Precision) -> dict:
 
 
 def graphs(
-    model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision, with_backbone: bool = False
+    model: Sam3TrackerVideoModel, preprocess: dict, precision: Precision, for_detector: bool = False
 ) -> list[GraphSpec]:
     """The four graphs of the tracker. The model is consumed: its parameters are converted in place.
 
-    `with_backbone` has the vision encoder give out the backbone's tokens, from which a detector starts.
+    `for_detector`: the vision encoder gives out the backbone's tokens, from which a detector starts, and the memory
+    encoder takes masks as `Sam3VideoModel` gives them to it.
     """
     config = model.config
     size = config.image_size
@@ -106,12 +107,12 @@ def graphs(
     pointer_tokens = manifest_policy(config)["pointer_tokens"]
     dtype = precision.weights
 
-    vision = VisionEncoder(model, preprocess["mean"], preprocess["std"], preprocess["scale"], with_backbone)
+    vision = VisionEncoder(model, preprocess["mean"], preprocess["std"], preprocess["scale"], for_detector)
     memory_attention = MemoryAttention(model, dtype)
     for stage in (vision, memory_attention):
         stage.fold()
     decoder = MaskDecoder(model, dtype)
-    memory_encoder = MemoryEncoder(model, dtype, precision.stored)
+    memory_encoder = MemoryEncoder(model, dtype, precision.stored, with_direct=for_detector)
     for stage in (vision, memory_attention, decoder, memory_encoder):
         lower(stage, precision)
 
@@ -145,7 +146,7 @@ def graphs(
             stage=vision,
             inputs={"image": (torch.zeros(1, size, size, 3, dtype=torch.uint8), {})},
             outputs=["features_nlc", "features_no_memory_nlc", "high_res_0_nchw", "high_res_1_nchw"]
-            + ["backbone_nlc"] * with_backbone,
+            + ["backbone_nlc"] * for_detector,
         ),
         GraphSpec(
             role="memory_attention",
@@ -187,6 +188,7 @@ def graphs(
                 "has_mask_prompt": (torch.zeros(1, dtype=torch.bool), {}),
                 "object_score": (torch.zeros(n), objects),
                 "from_prompt": (torch.zeros(n, dtype=torch.bool), objects),
+                **({"direct": (torch.zeros(1, dtype=torch.bool), {})} if for_detector else {}),
             },
             outputs=["memory_nlc"],
             output_axes={"memory_nlc": objects},

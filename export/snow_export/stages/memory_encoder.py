@@ -19,10 +19,12 @@ class MemoryEncoder(nn.Module):
     Inputs: `features_nlc` `[1, G * G, C]`; `low_res_masks` f32 `[N, 4 G, 4 G]` logits of the decoder; `mask_prompt`
     f32 `[1, R, R]` of zeros and ones, which stands for the logits where `has_mask_prompt` bool `[1]` says so (then
     `N` is 1); `object_score` f32 `[N]`; `from_prompt` bool `[N]`: a prompt on this frame made the mask, which is then
-    binarised.
+    binarised. `with_direct` adds `direct` bool `[1]`: the logits are resized in one step, as `Sam3VideoModel` does.
     """
 
-    def __init__(self, model: Sam3TrackerVideoModel, precision: torch.dtype, stored: torch.dtype):
+    def __init__(
+        self, model: Sam3TrackerVideoModel, precision: torch.dtype, stored: torch.dtype, with_direct: bool = False
+    ):
         super().__init__()
         config = model.config
         self.precision = precision
@@ -36,6 +38,9 @@ class MemoryEncoder(nn.Module):
         to_image = resize_matrix(low, image, antialias=False).double()
         to_target = resize_matrix(image, self.target, antialias=True).double()
         self.register_buffer("low_to_target", (to_target @ to_image).float(), persistent=False)
+        if with_direct:
+            matrix = resize_matrix(low, self.target, antialias=True)
+            self.register_buffer("direct_low_to_target", matrix, persistent=False)
 
     def forward(
         self,
@@ -45,9 +50,13 @@ class MemoryEncoder(nn.Module):
         has_mask_prompt: Tensor,
         object_score: Tensor,
         from_prompt: Tensor,
+        direct: Tensor | None = None,
     ) -> Tensor:
         # Resizing and the threshold stay in float32: half precision would move pixels across the threshold.
-        decoded = resize(low_res_masks, self.low_to_target)
+        matrix = self.low_to_target
+        if direct is not None:
+            matrix = torch.where(direct, self.direct_low_to_target, matrix)
+        decoded = resize(low_res_masks, matrix)
         # Antialiasing changes nothing here: the encoder's masks are 8/7 of the image's size.
         given = (mask_prompt * MASK_PROMPT_SCALE + MASK_PROMPT_BIAS).unsqueeze(1)
         given = F.interpolate(given, (self.target, self.target), mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,137 @@
+//! `run --text`: its options, and the loop's parameters.
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+
+use super::args::RunArgs;
+use crate::bundle::{Bundle, Follow};
+use crate::follower::{FollowOptions, parameters_of};
+use crate::report::TextReport;
+use crate::tracker::TrackerOptions;
+
+/// Where these options stand in the help.
+const HEADING: &str = "Text";
+
+/// Texts to follow, and how.
+#[derive(Debug, Args)]
+pub(super) struct TextArgs {
+    /// Find every object that the text means, on every frame, and follow each; instead of prompts (repeatable)
+    #[arg(long = "text", id = "texts", help_heading = HEADING, value_name = "TEXT")]
+    pub texts: Vec<String>,
+
+    /// Set a parameter of the loop that finds and follows (repeatable), such as hotstart_delay=0; without a value the names are listed
+    #[arg(long = "follow", id = "follow", help_heading = HEADING, value_name = "NAME=VALUE", requires = "texts")]
+    pub parameters: Vec<String>,
+}
+
+/// The texts, each once, in the order given.
+pub(super) fn distinct(args: &TextArgs) -> Vec<&str> {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in &args.texts {
+        if !texts.contains(&text.as_str()) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// Refuses what cannot be combined with texts.
+pub(super) fn check(args: &RunArgs, has_prompts: bool) -> Result<()> {
+    if args.text.texts.is_empty() {
+        return Ok(());
+    }
+    if has_prompts {
+        bail!(
+            "--text finds its objects itself, and cannot be combined with --box, --point, --mask or --prompts; leave out one of them"
+        );
+    }
+    for (name, given) in [
+        ("--proposals", args.proposals.graph.proposals.is_some()),
+        ("--gt", args.gt.is_some()),
+    ] {
+        if given {
+            bail!("{name} cannot be used with --text: leave out one of them");
+        }
+    }
+    Ok(())
+}
+
+/// How to follow: the bundle's parameters with those that were set.
+///
+/// # Errors
+/// A bundle without a detector, or a parameter that does not exist or has another type.
+pub(super) fn options(
+    args: &TextArgs,
+    bundle: &Bundle,
+    tracker: TrackerOptions,
+) -> Result<FollowOptions> {
+    let manifest = bundle.manifest();
+    let Some(detector) = &manifest.detector else {
+        bail!(
+            "{} has no detector, which --text needs; export it with `{} --parts tracker,detector`, or give another with --model",
+            bundle.dir().display(),
+            manifest.export_command()
+        );
+    };
+    let follow = changed(&detector.follow, &args.parameters)?;
+    Ok(FollowOptions {
+        parameters: parameters_of(&follow),
+        fill_hole_area: follow.fill_hole_area as usize,
+        tracker,
+    })
+}
+
+fn changed(follow: &Follow, changes: &[String]) -> Result<Follow> {
+    let mut values = serde_json::to_value(follow)?;
+    let Some(fields) = values.as_object_mut() else {
+        bail!("the bundle's parameters are no JSON object");
+    };
+    for change in changes {
+        let (name, value) = change.split_once('=').unwrap_or((change, ""));
+        let Some(field) = fields.get_mut(name) else {
+            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+            bail!(
+                "--follow {change}: no parameter {name:?}; there are {}",
+                names.join(", ")
+            );
+        };
+        let expected = if field.is_boolean() {
+            "true or false"
+        } else {
+            "a number"
+        };
+        let parsed = serde_json::from_str::<serde_json::Value>(value)
+            .ok()
+            .filter(|value| value.is_boolean() == field.is_boolean() && !value.is_string());
+        *field = parsed.ok_or_else(|| {
+            anyhow!("--follow {change}: expected {name}={expected}, got {value:?}")
+        })?;
+    }
+    serde_json::from_value(values).map_err(|error| anyhow!("--follow: {error}"))
+}
+
+/// What was found for each text, by object.
+pub(super) fn report(
+    texts: &[&str],
+    objects: &[u32],
+    origin: impl Fn(u32) -> (usize, f32),
+) -> Vec<TextReport> {
+    let mut found: Vec<TextReport> = texts
+        .iter()
+        .map(|text| TextReport {
+            text: (*text).to_owned(),
+            objects: Vec::new(),
+        })
+        .collect();
+    let mut objects = objects.to_vec();
+    objects.sort_unstable();
+    for object in objects {
+        let (text, score) = origin(object);
+        if let Some(report) = found.get_mut(text) {
+            report
+                .objects
+                .push(crate::report::FoundReport { object, score });
+        }
+    }
+    found
+}

@@ -1,0 +1,140 @@
+"""`snow-ort run --text` against the unpatched reference's whole video loop, on small random checkpoints.
+
+Objects have to be born and removed on the same frames with the same numbers, and their masks have to be the same. The
+reference leaves out the suppression of overlapping detections and the filling of holes where its compiled kernels are
+not installed, so both are off here; they have tests of their own (tests/it/follow.rs).
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Workshop, program
+from safetensors.numpy import load_file
+from snow_export.families.sam3_detector import LOOP
+
+SEED, SIZE = 1, 112
+OFF = {"det_nms_thresh": 0.0, "fill_hole_area": 0}
+BUSY = {"score_threshold_detection": 0.1, "new_det_thresh": 0.3, "high_conf_thresh": 0.2, "high_iou_thresh": 0.3}
+# Text, frames, and parameters as config.json has them.
+CASES = {
+    "kept": (
+        ["red bear"],
+        18,
+        {"score_threshold_detection": 0.5, "new_det_thresh": 0.6, "high_conf_thresh": 0.55, "high_iou_thresh": 0.5}
+        | {"assoc_iou_thresh": 0.6, "hotstart_delay": 6, "hotstart_unmatch_thresh": 6, "hotstart_dup_thresh": 6}
+        | {"recondition_every_nth_frame": 4, "max_num_objects": 4},
+    ),
+    "removed, several texts": (
+        ["red bear", "a dog"],
+        24,
+        BUSY
+        | {"hotstart_delay": 8, "hotstart_unmatch_thresh": 5, "hotstart_dup_thresh": 8, "assoc_iou_thresh": 0.7}
+        | {"recondition_every_nth_frame": 4, "recondition_on_trk_masks": False, "max_num_objects": 5},
+    ),
+    "at once, suppressed": (
+        ["a dog"],
+        16,
+        BUSY
+        | {"hotstart_delay": 0, "hotstart_unmatch_thresh": 0, "hotstart_dup_thresh": 0, "assoc_iou_thresh": 0.8}
+        | {"suppress_unmatched_only_within_hotstart": False, "init_trk_keep_alive": 2, "max_num_objects": 5}
+        | {"suppress_overlapping_based_on_recent_occlusion_threshold": 0.4, "recondition_every_nth_frame": 3},
+    ),
+}
+
+
+def reference(workshop: Workshop, name: str) -> Path:
+    """What the reference finds and follows, in a process of its own."""
+    texts, frames, parameters = CASES[name]
+    out = workshop.folder / "reference" / f"video-{list(CASES).index(name)}"
+    if not out.exists():
+        checkpoint = workshop.video_checkpoint(SEED, SIZE)
+        changed = workshop.folder / f"changed-{list(CASES).index(name)}"
+        changed.mkdir()
+        for path in checkpoint.iterdir():
+            if path.name != "config.json":
+                (changed / path.name).symlink_to(path)
+        config = json.loads((checkpoint / "config.json").read_text()) | OFF | parameters
+        (changed / "config.json").write_text(json.dumps(config))
+        command = [sys.executable, "-m", "snow_export.reference_video", changed, "--res", SIZE, "--out", out]
+        command += ["--frames", workshop.synthetic(24), "--max-frames", frames]
+        for text in texts:
+            command += ["--text", text]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return out
+
+
+def follow(workshop: Workshop, name: str) -> dict:
+    """tracks.json of the program, with the texts of run.json."""
+    texts, frames, parameters = CASES[name]
+    names = {key: name for name, key in LOOP.items()}
+    bundle = workshop.bundle(workshop.video_checkpoint(SEED, SIZE), SIZE, "fp32", "tracker,detector")
+    out = workshop.folder / "video" / str(list(CASES).index(name))
+    command = [program("snow-ort"), "run", workshop.synthetic(24), "--max-frames", frames, "--model", bundle]
+    command += ["--out", out, "--overwrite", "--quiet", "--chunk", 3]
+    for text in texts:
+        command += ["--text", text]
+    for key, value in (OFF | parameters).items():
+        command += ["--follow", f"{names[key]}={json.dumps(value)}"]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    report = json.loads((out / "run.json").read_text())
+    return json.loads((out / "tracks.json").read_text()) | {"texts": report["texts"]}
+
+
+def decode(rle: dict) -> np.ndarray:
+    """A mask of COCO's compressed run lengths, bool `[h, w]`."""
+    height, width = rle["size"]
+    runs, value, shift = [], 0, 0
+    for character in rle["counts"]:
+        digit = ord(character) - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return pixels.reshape(width, height).T
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_objects_with_the_same_masks(workshop, name, record_property):
+    expected, tracks = reference(workshop, name), follow(workshop, name)
+    ious, seen = [], set()
+    assert len(tracks["frames"]) == CASES[name][1]
+    for frame in tracks["frames"]:
+        wanted = load_file(expected / f"{frame['frame']:05d}.safetensors")
+        got = {entry["object"]: decode(entry["rle"]) for entry in frame["objects"]}
+        assert sorted(got) == sorted(wanted["object_ids"].tolist()), f"frame {frame['frame']}"
+        for number, mask in zip(wanted["object_ids"].tolist(), wanted["masks"].astype(bool), strict=True):
+            union = (mask | got[number]).sum()
+            ious.append((mask & got[number]).sum() / union if union else 1.0)
+        seen |= set(got)
+    record_property("mean_iou", float(np.mean(ious)))
+    assert ious and np.mean(ious) >= 0.99
+    texts = {entry["text"]: [found["object"] for found in entry["objects"]] for entry in tracks["texts"]}
+    wanted = json.loads((expected / "texts.json").read_text())
+    assert {text: objects for text, objects in texts.items() if objects} == wanted
+
+
+def test_wrong_uses_are_refused(workshop):
+    bundle = workshop.bundle(workshop.video_checkpoint(SEED, SIZE), SIZE, "fp32", "tracker,detector")
+    for arguments, words in (
+        (["--text", "bear", "--box", "1,1,9,9"], ["--text", "--box"]),
+        (["--text", "bear", "--gt", "nowhere"], ["--gt"]),
+        (["--text", "bear", "--follow", "patience=3"], ["patience", "hotstart_delay"]),
+        (["--text", "bear", "--follow", "hotstart_delay=long"], ["hotstart_delay", "number", "long"]),
+        (["--text", " "], ["empty"]),
+    ):
+        out = workshop.folder / "video" / "refused"
+        command = [program("snow-ort"), "run", workshop.synthetic(24), "--model", bundle, "--out", out, *arguments]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 2, arguments
+        for word in words:
+            assert word in done.stderr, arguments
+        assert not out.exists(), arguments
