@@ -15,6 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of standard error that are kept for a message.
 const KEPT: usize = 2000;
 
+/// How an arm began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct First {
+    /// What it says of itself.
+    pub ready: Ready,
+    /// Seconds from the start of the process until its model was loaded.
+    pub load_s: f64,
+    /// Seconds from the start of the process to the first frame's masks.
+    pub cold_s: f64,
+}
+
 /// A process that tracks a frame whenever it is asked to. Dropping it ends the process.
 pub struct Arm {
     name: String,
@@ -73,19 +84,23 @@ impl Arm {
         })
     }
 
-    /// Waits until the model is loaded and the first frame is tracked; also returns the seconds from the start of the
-    /// process until then.
+    /// Waits until the model is loaded and the first frame is tracked.
     ///
     /// # Errors
     /// The process ended, or said something else.
-    pub fn first(&mut self) -> Result<(Ready, Frame, f64), BenchError> {
+    pub fn first(&mut self) -> Result<First, BenchError> {
         self.ask();
         let ready = match self.answer("while it was loading")? {
             (Answer::Ready(ready), _) => ready,
             (_, line) => return Err(self.confused(line, "{\"ready\": …}")),
         };
-        let frame = self.tracked()?;
-        Ok((ready, frame, self.started.elapsed().as_secs_f64()))
+        let load_s = self.started.elapsed().as_secs_f64();
+        self.tracked()?;
+        Ok(First {
+            ready,
+            load_s,
+            cold_s: self.started.elapsed().as_secs_f64(),
+        })
     }
 
     /// Has it track the next frame.

@@ -3,13 +3,15 @@
 //! An *arm* is what is timed: a bundle in `snow-ort bench-worker`, or any command that speaks [`protocol`], such as the
 //! PyTorch reference. All arms of a case see the same frames and prompts. Clocks drift and neighbours are noisy, so no arm
 //! is measured in one piece: rounds go through the arms forwards and backwards in turn, and only times of one round are
-//! divided by each other.
+//! divided by each other. `snow-ort bench` and `snow-ort ab` both measure with [`race::race`] and show what they found with
+//! [`table`].
 
 pub mod arm;
 pub mod clip;
 pub mod machine;
 pub mod profile;
 pub mod protocol;
+pub mod race;
 pub mod report;
 pub mod rounds;
 pub mod stats;
@@ -53,6 +55,12 @@ pub enum BenchError {
         got: String,
         /// What was expected.
         expected: &'static str,
+    },
+    /// No frame of an arm was counted.
+    #[error("arm {arm}: no frame was counted; measure at least one round of one frame")]
+    Nothing {
+        /// The arm.
+        arm: String,
     },
     /// The clip of a measurement cannot be written.
     #[error("{}: cannot be written: {detail}", path.display())]

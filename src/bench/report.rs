@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::arm::First;
 use super::machine::Machine;
 use super::profile::GraphProfile;
 use super::protocol::{Frame, Ready};
@@ -50,6 +51,8 @@ pub struct ArmReport {
     pub name: String,
     /// What it says of itself.
     pub ready: Ready,
+    /// Seconds from the start of its process until its model was loaded, with the other arms' processes waiting.
+    pub load_s: f64,
     /// Seconds from the start of its process to the first frame's masks, with the other arms' processes waiting.
     pub cold_s: f64,
     /// Greatest resident memory of its process, in bytes.
@@ -90,7 +93,7 @@ pub const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memor
 
 impl ArmReport {
     /// An arm's figures; `None` without a counted frame.
-    pub fn new(name: &str, ready: Ready, cold_s: f64, rounds: Vec<Vec<Frame>>) -> Option<Self> {
+    pub fn new(name: &str, first: First, rounds: Vec<Vec<Frame>>) -> Option<Self> {
         let frames = || rounds.iter().flatten();
         let last = frames().last()?.clone();
         let seconds: Vec<f64> = frames().map(|frame| frame.seconds).collect();
@@ -112,8 +115,9 @@ impl ArmReport {
             .collect();
         Some(Self {
             name: name.to_owned(),
-            ready,
-            cold_s,
+            ready: first.ready,
+            load_s: first.load_s,
+            cold_s: first.cold_s,
             peak_resident_bytes: last.peak_resident_bytes,
             arena_peak_bytes: last.arena_peak_bytes,
             device_bytes: last.device_bytes,
@@ -123,6 +127,12 @@ impl ArmReport {
             rounds,
             profile: Vec::new(),
         })
+    }
+
+    /// The median seconds of a frame in each round.
+    pub fn round_seconds(&self) -> Vec<f64> {
+        self.per_round(|frame| Some(frame.seconds))
+            .unwrap_or_default()
     }
 
     /// The median of each round of what `time` says of a frame; `None` if it does not say.

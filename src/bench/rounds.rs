@@ -3,7 +3,7 @@
 use super::BenchError;
 use super::protocol::Frame;
 
-/// What can be timed frame by frame; [`super::arm::Arm`], or a double in tests.
+/// What can be timed frame by frame; a process, or a double in tests.
 pub trait Timed {
     /// Tracks the next frame.
     ///
@@ -12,16 +12,10 @@ pub trait Timed {
     fn frame(&mut self) -> Result<Frame, BenchError>;
 }
 
-impl Timed for super::arm::Arm {
-    fn frame(&mut self) -> Result<Frame, BenchError> {
-        Self::frame(self)
-    }
-}
-
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Length {
-    /// Frames of each arm that are not counted: until its memory bank is full and its caches are warm.
+    /// Frames of each arm after its first that are not counted: until its memory bank is full and its caches are warm.
     pub warm: usize,
     /// Rounds; each arm has one block in each.
     pub rounds: usize,
@@ -30,42 +24,61 @@ pub struct Length {
 }
 
 impl Length {
-    /// Frames that an arm is asked for in all.
+    /// Frames after an arm's first.
     pub fn frames(&self) -> usize {
         self.warm + self.rounds * self.block
     }
+
+    /// Frames that an arm is asked for in all.
+    pub fn asked(&self) -> usize {
+        self.frames() + 1
+    }
 }
 
-/// Runs all arms; returns each arm's counted frames, `[arm][round][frame of the block]`.
+/// Runs all arms; returns each arm's counted frames, `[arm][round][frame of the block]`, as many as it got to.
 ///
-/// Every second round goes through the arms backwards: what drifts steadily adds to all of them alike.
+/// Every second round goes through the arms backwards: what drifts steadily adds to all of them alike. An arm that fails
+/// has no further turn; `on_failure` is told, with the arm's place, and may end the measurement.
 ///
 /// # Errors
-/// The first arm that fails ends the measurement.
+/// What `on_failure` returns.
 pub fn measure<T: Timed>(
     arms: &mut [T],
     length: Length,
     on_frame: &mut dyn FnMut(),
+    on_failure: &mut dyn FnMut(usize, BenchError) -> Result<(), BenchError>,
 ) -> Result<Vec<Vec<Vec<Frame>>>, BenchError> {
-    for arm in arms.iter_mut() {
-        for _ in 0..length.warm {
-            arm.frame()?;
-            on_frame();
+    let mut out = vec![false; arms.len()];
+    let mut turn = |index: usize, arm: &mut T, frames: usize| {
+        let mut block = Vec::with_capacity(frames);
+        while block.len() < frames && !out[index] {
+            match arm.frame() {
+                Ok(frame) => {
+                    block.push(frame);
+                    on_frame();
+                }
+                Err(error) => {
+                    out[index] = true;
+                    on_failure(index, error)?;
+                }
+            }
         }
+        Ok(block)
+    };
+    for (index, arm) in arms.iter_mut().enumerate() {
+        turn(index, arm, length.warm)?;
     }
     let mut blocks = vec![Vec::with_capacity(length.rounds); arms.len()];
     for round in 0..length.rounds {
-        for turn in 0..arms.len() {
+        for place in 0..blocks.len() {
             let index = match round % 2 {
-                0 => turn,
-                _ => arms.len() - 1 - turn,
+                0 => place,
+                _ => blocks.len() - 1 - place,
             };
-            let mut block = Vec::with_capacity(length.block);
-            for _ in 0..length.block {
-                block.push(arms[index].frame()?);
-                on_frame();
+            let block = turn(index, &mut arms[index], length.block)?;
+            if !block.is_empty() {
+                blocks[index].push(block);
             }
-            blocks[index].push(block);
         }
     }
     Ok(blocks)

@@ -141,7 +141,7 @@ fn ratios(case: &Case, style: Style) -> String {
 }
 
 /// `0.72 (0.70 to 0.75)`, with a remark where that says nothing.
-fn ratio_text(ratio: &Ratio) -> String {
+pub fn ratio_text(ratio: &Ratio) -> String {
     let text = format!(
         "{:.2} ({:.2} to {:.2})",
         ratio.median, ratio.low, ratio.high
@@ -153,7 +153,7 @@ fn ratio_text(ratio: &Ratio) -> String {
 }
 
 /// The median, and the quartiles where they show.
-fn spread(spread: &Spread) -> String {
+pub fn spread(spread: &Spread) -> String {
     let (factor, unit) = unit_of(spread.median);
     let shown = |value: f64| number(value * factor);
     let (low, high) = (shown(spread.low), shown(spread.high));
@@ -163,7 +163,8 @@ fn spread(spread: &Spread) -> String {
     format!("{} ({low} to {high}) {unit}", shown(spread.median))
 }
 
-fn seconds(value: f64) -> String {
+/// Seconds for people: `53.4 ms`, `1.20 s`.
+pub fn seconds(value: f64) -> String {
     let (factor, unit) = unit_of(value);
     format!("{} {unit}", number(value * factor))
 }
@@ -177,7 +178,7 @@ fn unit_of(seconds: f64) -> (f64, &'static str) {
 }
 
 /// Three digits that count.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         value if value >= 99.95 => 0,
         value if value >= 9.995 => 1,
@@ -186,7 +187,8 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn table(rows: &[Vec<String>], style: Style) -> String {
+/// Rows as a table; the first is the header.
+pub fn table(rows: &[Vec<String>], style: Style) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -94,7 +94,7 @@ pub(super) fn one_or_more(text: &str) -> Result<NonZeroUsize, String> {
         .map_err(|_| "expected a whole number, 1 or more".to_owned())
 }
 
-fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+pub(super) fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = cores.saturating_mul(THREADS_PER_CORE);
     match text.parse::<NonZeroUsize>() {
@@ -128,31 +128,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub models: Option<PathBuf>,
 
-    /// A box on frame 0 (repeatable)
-    #[arg(
-        long = "box",
-        id = "boxes",
-        value_name = "x1,y1,x2,y2",
-        allow_hyphen_values = true
-    )]
-    pub boxes: Vec<String>,
-
-    /// A point on frame 0; label 1 (default) is on the object, 0 is not (repeatable)
-    #[arg(
-        long = "point",
-        id = "points",
-        value_name = "x,y[,label]",
-        allow_hyphen_values = true
-    )]
-    pub points: Vec<String>,
-
-    /// An index PNG of frame 0's size (repeatable)
-    #[arg(long = "mask", id = "masks", value_name = "index.png")]
-    pub masks: Vec<PathBuf>,
-
-    /// A JSON list of prompts on any frames
-    #[arg(long, value_name = "FILE.json")]
-    pub prompts: Option<PathBuf>,
+    #[command(flatten)]
+    pub prompting: PromptArgs,
 
     #[command(flatten)]
     pub text: TextArgs,
@@ -205,9 +182,43 @@ pub(super) struct RunArgs {
     /// No progress and no summary; warnings and errors only
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// A line on standard output for each frame instead of progress and summary; what `ab` counts
+    #[arg(long, hide = true)]
+    pub tell_frames: bool,
 }
 
-impl RunArgs {
+/// What to follow.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PromptArgs {
+    /// A box on frame 0 (repeatable)
+    #[arg(
+        long = "box",
+        id = "boxes",
+        value_name = "x1,y1,x2,y2",
+        allow_hyphen_values = true
+    )]
+    pub boxes: Vec<String>,
+
+    /// A point on frame 0; label 1 (default) is on the object, 0 is not (repeatable)
+    #[arg(
+        long = "point",
+        id = "points",
+        value_name = "x,y[,label]",
+        allow_hyphen_values = true
+    )]
+    pub points: Vec<String>,
+
+    /// An index PNG of frame 0's size (repeatable)
+    #[arg(long = "mask", id = "masks", value_name = "index.png")]
+    pub masks: Vec<PathBuf>,
+
+    /// A JSON list of prompts on any frames
+    #[arg(long, value_name = "FILE.json")]
+    pub prompts: Option<PathBuf>,
+}
+
+impl PromptArgs {
     /// The prompt flags in the order in which they stand on the command line, across their kinds.
     pub fn flag_prompts(&self, matches: &ArgMatches) -> Vec<FlagPrompt> {
         let positions = |id: &str| matches.indices_of(id).into_iter().flatten();
@@ -241,7 +252,7 @@ pub(super) struct BundleArgs {
 }
 
 /// Where graphs run, and with what.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct RuntimeArgs {
     /// Where to run: cpu or cuda; one that cannot serve is an error
     #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
@@ -283,6 +294,30 @@ impl RuntimeArgs {
             cuda_options: self.cuda_options.clone(),
             ..RuntimeOptions::default()
         }
+    }
+
+    /// The same as arguments of another process, with the chunk and the limit on memory.
+    pub fn arguments(&self, chunk: Option<NonZeroUsize>, mem_limit: Option<u64>) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec![
+            "--provider".into(),
+            self.provider.to_string().into(),
+            "--device-id".into(),
+            self.device_id.to_string().into(),
+        ];
+        let mut add = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value]);
+            }
+        };
+        add("--ort-lib", self.ort_lib.clone().map(Into::into));
+        add("--threads", self.threads.map(|n| n.to_string().into()));
+        add("--chunk", chunk.map(|n| n.to_string().into()));
+        let bytes = mem_limit.map(|bytes| bytes.to_string().into());
+        add("--mem-limit", bytes);
+        for (name, value) in &self.cuda_options {
+            add("--cuda-option", Some(format!("{name}={value}").into()));
+        }
+        arguments
     }
 }
 
@@ -488,35 +523,6 @@ pub(super) struct BenchArgs {
     pub quiet: bool,
 }
 
-impl BenchArgs {
-    /// What a worker is told of how to run.
-    pub fn worker_options(&self) -> Vec<OsString> {
-        let runtime = &self.runtime;
-        let mut options: Vec<OsString> = vec![
-            "--provider".into(),
-            runtime.provider.to_string().into(),
-            "--device-id".into(),
-            runtime.device_id.to_string().into(),
-        ];
-        let mut add = |name: &str, value: Option<OsString>| {
-            if let Some(value) = value {
-                options.extend([name.into(), value]);
-            }
-        };
-        add("--ort-lib", runtime.ort_lib.clone().map(Into::into));
-        add("--threads", runtime.threads.map(|n| n.to_string().into()));
-        add("--chunk", self.chunk.map(|n| n.to_string().into()));
-        add(
-            "--mem-limit",
-            self.mem_limit.map(|bytes| bytes.to_string().into()),
-        );
-        for (name, value) in &runtime.cuda_options {
-            add("--cuda-option", Some(format!("{name}={value}").into()));
-        }
-        options
-    }
-}
-
 /// Arguments of `snow-ort bench-worker`.
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
@@ -528,9 +534,8 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "CLIP")]
     pub input: PathBuf,
 
-    /// A JSON list of prompts
-    #[arg(long, value_name = "FILE.json")]
-    pub prompts: PathBuf,
+    #[command(flatten)]
+    pub prompting: PromptArgs,
 
     /// Frames that will be asked for at most
     #[arg(long, value_name = "N")]

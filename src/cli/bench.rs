@@ -9,12 +9,12 @@ use super::args::BenchArgs;
 use super::progress::Progress;
 use super::signals::Interrupt;
 use super::{models, say};
-use crate::bench::arm::Arm;
 use crate::bench::clip;
 use crate::bench::machine::Machine;
 use crate::bench::profile;
+use crate::bench::race::{Entry, OnFailure, race};
 use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison, ORDER};
-use crate::bench::rounds::{Length, measure};
+use crate::bench::rounds::Length;
 use crate::bench::table::{self, Style};
 use crate::media;
 use crate::output::{StagedFile, Unfinished, scratch};
@@ -50,8 +50,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         rounds: args.rounds.get(),
         block: args.block.get(),
     };
-    let frames = length.frames() + 1;
-    let total = scenes.len() * launches.len() * frames;
+    let total = scenes.len() * launches.len() * length.asked();
     let mut progress = Progress::start(Some(total as u64), args.quiet);
     let mut cases = Vec::with_capacity(scenes.len());
     for scene in &scenes {
@@ -114,7 +113,10 @@ fn launches(args: &BenchArgs) -> Result<Vec<Launch>> {
     for dir in dirs {
         let name = dir.canonicalize().unwrap_or_else(|_| dir.clone());
         let name = name.file_name().unwrap_or(dir.as_os_str());
-        let (program, options) = (program.clone(), args.worker_options());
+        let (program, options) = (
+            program.clone(),
+            args.runtime.arguments(args.chunk, args.mem_limit),
+        );
         launches.push(Launch {
             name: name.to_string_lossy().into_owned(),
             bundle: true,
@@ -191,7 +193,7 @@ fn scenes(args: &BenchArgs, desk: &Path) -> Result<Vec<Scene>> {
         .collect()
 }
 
-/// Starts all arms, one after the other, and measures them in turn.
+/// Measures the arms of one case.
 fn case(
     launches: &[Launch],
     scene: &Scene,
@@ -199,36 +201,24 @@ fn case(
     profiles: Option<&Path>,
     on_frame: &mut dyn FnMut(),
 ) -> Result<Case> {
-    let mut arms = Vec::with_capacity(launches.len());
-    let mut begun = Vec::with_capacity(launches.len());
+    let mut entries = Vec::with_capacity(launches.len());
     for launch in launches {
         let mut command = (launch.command)();
         command.arg("--input").arg(&scene.input);
         command.arg("--prompts").arg(&scene.prompts);
-        command
-            .arg("--frames")
-            .arg((length.frames() + 1).to_string());
+        command.arg("--frames").arg(length.asked().to_string());
         if let Some(dir) = profiles.filter(|_| launch.bundle) {
             let dir = dir.join(&launch.name);
             std::fs::create_dir_all(&dir).context("cannot make a folder for the profiles")?;
             command.arg("--profile").arg(dir);
         }
-        let mut arm = Arm::start(&launch.name, command)?;
-        let (ready, _, cold_s) = arm.first()?;
-        on_frame();
-        arms.push(arm);
-        begun.push((ready, cold_s));
+        entries.push(Entry {
+            name: launch.name.clone(),
+            command,
+        });
     }
-    let measured = measure(&mut arms, length, on_frame)?;
-    drop(arms);
-    let mut reports: Vec<ArmReport> = launches
-        .iter()
-        .zip(begun)
-        .zip(measured)
-        .filter_map(|((launch, (ready, cold_s)), rounds)| {
-            ArmReport::new(&launch.name, ready, cold_s, rounds)
-        })
-        .collect();
+    let ended = race(entries, length, OnFailure::End, on_frame)?;
+    let mut reports = ended.into_iter().collect::<Result<Vec<ArmReport>, _>>()?;
     for report in reports.iter_mut() {
         let Some(dir) = profiles.map(|dir| dir.join(&report.name)) else {
             continue;

@@ -197,7 +197,8 @@ fn what_is_read(args: &RunArgs, prompts: &Prompts, bundle: &Path) -> Vec<Named> 
         }
     }
     read.extend(
-        args.prompts
+        args.prompting
+            .prompts
             .iter()
             .map(|file| named("the prompts file", file)),
     );

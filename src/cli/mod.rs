@@ -54,12 +54,14 @@ pub fn main() -> ExitCode {
         }
     };
     spare_workspaces(&cli.command);
+    // Their order across kinds is known to the matches alone.
+    let flags = |command: &str, prompting: &args::PromptArgs| {
+        let matches = matches.subcommand_matches(command);
+        matches.map_or_else(Vec::new, |matches| prompting.flag_prompts(matches))
+    };
     let result = match cli.command {
         args::Command::Run(run_args) => {
-            let flags = matches
-                .subcommand_matches("run")
-                .map(|matches| run_args.flag_prompts(matches))
-                .unwrap_or_default();
+            let flags = flags("run", &run_args.prompting);
             run::run(&run_args, &flags).map(|()| ExitCode::SUCCESS)
         }
         args::Command::Detect(detect_args) => detect::run(&detect_args).map(|()| ExitCode::SUCCESS),
@@ -69,7 +71,8 @@ pub fn main() -> ExitCode {
         }),
         args::Command::Bench(bench_args) => bench::run(&bench_args).map(|()| ExitCode::SUCCESS),
         args::Command::BenchWorker(worker_args) => {
-            worker::run(&worker_args).map(|()| ExitCode::SUCCESS)
+            let flags = flags("bench-worker", &worker_args.prompting);
+            worker::run(&worker_args, &flags).map(|()| ExitCode::SUCCESS)
         }
         args::Command::Schema => {
             say(crate::bundle::schema().trim_end());

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{complain, counted};
+use super::{complain, counted, say};
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Where a run stands.
 pub(super) enum Progress {
     Silent,
+    Told,
     Bar(ProgressBar),
     Lines {
         total: Option<u64>,
@@ -50,10 +51,16 @@ impl Progress {
         Self::Bar(bar)
     }
 
+    /// For a program that counts the lines of standard output, one for each frame.
+    pub fn told() -> Self {
+        Self::Told
+    }
+
     /// One frame more is done.
     pub fn frame(&mut self) {
         match self {
             Self::Silent => {}
+            Self::Told => say("frame"),
             Self::Bar(bar) => {
                 bar.inc(1);
                 // The container's count is a hint: there may be more frames.
@@ -79,7 +86,7 @@ impl Progress {
     /// The end, whatever its reason.
     pub fn finish(self) {
         match self {
-            Self::Silent => {}
+            Self::Silent | Self::Told => {}
             Self::Bar(bar) => bar.finish_and_clear(),
             Self::Lines { done, start, .. } => complain(&line(done, None, start.elapsed())),
         }

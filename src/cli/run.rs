@@ -63,7 +63,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     // Before anything that may take long: hashing a bundle, or decoding up to a late prompt.
     let unfinished = Unfinished::default();
     let interrupt = Interrupt::install(&unfinished)?;
-    let prompts = match Prompts::load(flags, args.prompts.as_deref()) {
+    let prompts = match Prompts::load(flags, args.prompting.prompts.as_deref()) {
         Err(PromptError::None)
             if args.proposals.graph.proposals.is_some() || !args.text.texts.is_empty() =>
         {
@@ -94,7 +94,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
     let num_frames = survey(
-        args,
+        &args.input,
+        most,
         &info,
         &prompts,
         truth.as_ref(),
@@ -205,7 +206,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         scorer,
         threshold: manifest.masks.threshold as f32,
     })?;
-    let mut progress = Progress::start(total(args, &setup.info), args.quiet);
+    let mut progress = match args.tell_frames {
+        true => Progress::told(),
+        false => Progress::start(total(args, &setup.info), args.quiet),
+    };
     let tracking = Instant::now();
     interrupt.tracking();
     let outcome = pipeline::run(
@@ -395,7 +399,7 @@ fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) 
                     placed.run.display()
                 );
             }
-            if !setup.args.quiet {
+            if !setup.args.quiet && !setup.args.tell_frames {
                 summarise(&report, &placed);
             }
             Ok(())

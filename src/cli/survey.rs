@@ -1,8 +1,9 @@
-//! What a run asks of its input before it loads a model.
+//! What can be checked of prompts and ground truth before a model is loaded: that the frames which they name come.
+
+use std::path::Path;
 
 use anyhow::Result;
 
-use super::args::RunArgs;
 use super::counted;
 use crate::ground_truth::GroundTruth;
 use crate::media::{self, SourceInfo, SourceKind};
@@ -15,13 +16,14 @@ use crate::prompts::Prompts;
 /// For a later frame of a video this decodes up to it. That costs little beside tracking as far, and a prompt or a file
 /// that cannot be used is reported now rather than then.
 pub(super) fn survey(
-    args: &RunArgs,
+    input: &Path,
+    max_frames: Option<usize>,
     info: &SourceInfo,
     prompts: &Prompts,
     truth: Option<&GroundTruth>,
     pointers: usize,
 ) -> Result<usize> {
-    let most = args.max_frames.map_or(usize::MAX, Into::into);
+    let most = max_frames.unwrap_or(usize::MAX);
     if most != usize::MAX {
         prompts.check_end(most, &format!("--max-frames {most} ends the run before it"))?;
     }
@@ -31,7 +33,7 @@ pub(super) fn survey(
     let limit = pointers.max(last.saturating_add(1)).min(most);
     check_truth(truth, 0, info.width, info.height)?;
     let frames = if last == 0 || info.kind == SourceKind::Images {
-        let frames = media::count_frames_up_to(&args.input, limit)?;
+        let frames = media::count_frames_up_to(input, limit)?;
         if info.kind == SourceKind::Images {
             // All images of a folder have one size.
             for frame in prompts.frames() {
@@ -43,7 +45,7 @@ pub(super) fn survey(
         }
         frames
     } else {
-        let mut source = media::open(&args.input)?;
+        let mut source = media::open(input)?;
         let mut frames = 0;
         while frames < limit {
             let Some(frame) = source.next_frame()? else {
@@ -58,7 +60,7 @@ pub(super) fn survey(
     if frames < limit {
         let why = format!(
             "{} has {}",
-            args.input.display(),
+            input.display(),
             counted(frames as u64, "frame")
         );
         prompts.check_end(frames, &why)?;

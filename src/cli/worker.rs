@@ -10,9 +10,9 @@ use super::args::WorkerArgs;
 use super::budget::{self, Proposed};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
-use crate::graph::{Runtime, RuntimeOptions};
+use crate::graph::{Provider, Runtime, RuntimeOptions};
 use crate::media::{self, resize::resize_frame};
-use crate::prompts::Prompts;
+use crate::prompts::{FlagPrompt, Prompts};
 use crate::report;
 use crate::tracker::{StageTimes, Tracker, TrackerOptions};
 
@@ -20,10 +20,10 @@ use crate::tracker::{StageTimes, Tracker, TrackerOptions};
 const MOST_FRAMES: usize = 64;
 
 /// Runs the command.
-pub(super) fn run(args: &WorkerArgs) -> Result<()> {
+pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
     let bundle = Bundle::open(&args.model)?;
     let manifest = bundle.manifest();
-    let prompts = Prompts::load(&[], Some(&args.prompts))?.into_frames();
+    let prompts = Prompts::load(flags, args.prompting.prompts.as_deref())?.into_frames();
     let options = RuntimeOptions {
         profile: args.profile.clone(),
         ..args.runtime.options(args.mem_limit)
@@ -90,7 +90,11 @@ pub(super) fn run(args: &WorkerArgs) -> Result<()> {
             stages: stages(&before, &tracker.times()),
             peak_resident_bytes: report::peak_memory_bytes(),
             arena_peak_bytes: tracker.arena_stats()?.map(|stats| stats.peak_held),
-            device_bytes: None,
+            // Asking takes longer than a frame may: once, when the memory is that of all frames.
+            device_bytes: match args.runtime.provider {
+                Provider::Cuda if index + 1 == args.frames => report::device_memory_bytes(),
+                _ => None,
+            },
             bank_bytes: Some(tracker.bank_bytes() as u64),
         }))?;
     }

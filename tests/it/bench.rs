@@ -44,7 +44,8 @@ fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
         block: 2,
     };
     let mut frames = 0;
-    let blocks = measure(&mut arms, length, &mut || frames += 1).unwrap();
+    let mut fails = |_, error| Err(error);
+    let blocks = measure(&mut arms, length, &mut || frames += 1, &mut fails).unwrap();
     assert_eq!(*log.borrow(), "abcaabbccccbbaa");
     assert_eq!(frames, 3 * length.frames());
     // The clock goes steadily: over two rounds every arm has the same mean.
