@@ -6,6 +6,7 @@
 //! [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
 //! nothing.
 
+pub mod ab;
 pub mod bank;
 pub mod bench;
 pub mod bundle;

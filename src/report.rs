@@ -1,7 +1,7 @@
 //! What a run leaves behind besides masks: `run.json` (the whole run) and `tracks.json` (every object on every frame).
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Lines, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -508,6 +508,51 @@ impl TracksWriter {
     /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Reads a tracks.json that [`TracksWriter`] wrote, frame by frame.
+#[derive(Debug)]
+pub struct TracksReader {
+    lines: Lines<BufReader<File>>,
+    path: PathBuf,
+}
+
+impl TracksReader {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            lines: BufReader::new(File::open(path)?).lines(),
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Iterator for TracksReader {
+    type Item = io::Result<FrameTracks>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = match self.lines.next()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            // The first line and the last hold no frame.
+            if line.starts_with("{\"schema_version\"") || line.starts_with(']') {
+                continue;
+            }
+            let frame = serde_json::from_str(line.trim_end_matches(','));
+            return Some(frame.map_err(io::Error::from));
+        }
     }
 }
 

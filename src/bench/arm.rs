@@ -1,19 +1,15 @@
 //! An arm's process.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::BenchError;
 use super::protocol::{Answer, Frame, NEXT, Ready};
+use super::words::Words;
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Bytes of standard error that are kept for a message.
-const KEPT: usize = 2000;
 
 /// How an arm began.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +28,7 @@ pub struct Arm {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    words: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
+    words: Words,
     started: Instant,
 }
 
@@ -58,28 +53,15 @@ impl Arm {
         let missing = || failed(std::io::ErrorKind::BrokenPipe.into());
         let (input, output, errors) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(input), Some(output), Some(mut errors)) = (input, output, errors) else {
+        let (Some(input), Some(output), Some(errors)) = (input, output, errors) else {
             return Err(missing());
         };
-        let words = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&words);
-        // A pipe that nobody empties would stop a talkative arm.
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = errors.read(&mut buffer) {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend_from_slice(&buffer[..count]);
-                let surplus = kept.len().saturating_sub(KEPT);
-                kept.drain(..surplus);
-            }
-        });
         Ok(Self {
             name: name.to_owned(),
             child,
             input: Some(input),
             output: BufReader::new(output),
-            words,
-            reader: Some(reader),
+            words: Words::listen(errors),
             started,
         })
     }
@@ -153,20 +135,11 @@ impl Arm {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let words = String::from_utf8_lossy(&words);
-        let words = words.trim();
         BenchError::Ended {
             arm: self.name.clone(),
             status,
             when: when.to_owned(),
-            words: match words {
-                "" => "it said nothing".to_owned(),
-                words => words.trim_start_matches("error: ").to_owned(),
-            },
+            words: self.words.last(),
         }
     }
 }
@@ -182,8 +155,6 @@ impl Drop for Arm {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
+        self.words.end();
     }
 }

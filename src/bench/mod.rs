@@ -16,6 +16,7 @@ pub mod report;
 pub mod rounds;
 pub mod stats;
 pub mod table;
+pub mod words;
 
 use std::io;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
+use super::ab::args::AbArgs;
 use super::propose::{GraphArgs, ProposalArgs};
 use super::texts::TextArgs;
 use crate::graph::{Provider, RuntimeOptions};
@@ -34,6 +35,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Time bundles, and other programs beside them, frame by frame
     Bench(BenchArgs),
+    /// Compare variants of a model on a clip: masks, time, memory, and which to run
+    Ab(Box<AbArgs>),
     /// Track frames as they are asked for on standard input; what `bench` starts
     #[command(hide = true)]
     BenchWorker(WorkerArgs),

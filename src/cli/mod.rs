@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 done, but outside of a tolerance that was asked for; 2 could not do it (also for wrong
 //! arguments, and for a run that was ended by Ctrl-C).
 
+mod ab;
 mod args;
 mod bench;
 mod budget;
@@ -70,6 +71,13 @@ pub fn main() -> ExitCode {
             false => ExitCode::from(EXIT_OUTSIDE),
         }),
         args::Command::Bench(bench_args) => bench::run(&bench_args).map(|()| ExitCode::SUCCESS),
+        args::Command::Ab(ab_args) => {
+            let flags = flags("ab", &ab_args.prompting);
+            ab::run(&ab_args, &flags).map(|met| match met {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(EXIT_OUTSIDE),
+            })
+        }
         args::Command::BenchWorker(worker_args) => {
             let flags = flags("bench-worker", &worker_args.prompting);
             worker::run(&worker_args, &flags).map(|()| ExitCode::SUCCESS)
@@ -99,7 +107,7 @@ fn spare_workspaces(command: &args::Command) {
         args::Command::Plan(args) => args.runtime.provider,
         args::Command::BenchWorker(args) => args.runtime.provider,
         // It starts processes that may be other programs.
-        args::Command::Bench(_) | args::Command::Schema => return,
+        args::Command::Ab(_) | args::Command::Bench(_) | args::Command::Schema => return,
     };
     if provider == Provider::Cuda && std::env::var_os(NAME).is_none() {
         // SAFETY: the program has one thread yet.

@@ -15,6 +15,7 @@ pub(super) enum Progress {
     Told,
     Bar(ProgressBar),
     Lines {
+        name: String,
         total: Option<u64>,
         done: u64,
         start: Instant,
@@ -25,12 +26,22 @@ pub(super) enum Progress {
 impl Progress {
     /// Starts to count; `total` is the number of frames, if it is known.
     pub fn start(total: Option<u64>, quiet: bool) -> Self {
+        Self::named("", total, quiet)
+    }
+
+    /// Starts to count one of several things, which is named before each line.
+    pub fn named(name: &str, total: Option<u64>, quiet: bool) -> Self {
+        let name = match name {
+            "" => String::new(),
+            name => format!("{name}: "),
+        };
         if quiet {
             return Self::Silent;
         }
         if !std::io::stderr().is_terminal() {
             let start = Instant::now();
             return Self::Lines {
+                name,
                 total,
                 done: 0,
                 start,
@@ -42,12 +53,13 @@ impl Progress {
             None => ProgressBar::no_length(),
         };
         let template = match total {
-            Some(_) => "{wide_bar} {pos}/{len} frames, {per_sec}, {eta} left",
-            None => "{spinner} {pos} frames, {per_sec}, {elapsed} so far",
+            Some(_) => "{prefix}{wide_bar} {pos}/{len} frames, {per_sec}, {eta} left",
+            None => "{prefix}{spinner} {pos} frames, {per_sec}, {elapsed} so far",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
+        bar.set_prefix(name);
         Self::Bar(bar)
     }
 
@@ -69,6 +81,7 @@ impl Progress {
                 }
             }
             Self::Lines {
+                name,
                 total,
                 done,
                 start,
@@ -77,7 +90,7 @@ impl Progress {
                 *done += 1;
                 if last.elapsed() >= EVERY {
                     *last = Instant::now();
-                    complain(&line(*done, *total, start.elapsed()));
+                    complain(&format!("{name}{}", line(*done, *total, start.elapsed())));
                 }
             }
         }
@@ -88,7 +101,9 @@ impl Progress {
         match self {
             Self::Silent | Self::Told => {}
             Self::Bar(bar) => bar.finish_and_clear(),
-            Self::Lines { done, start, .. } => complain(&line(done, None, start.elapsed())),
+            Self::Lines {
+                name, done, start, ..
+            } => complain(&format!("{name}{}", line(done, None, start.elapsed()))),
         }
     }
 }

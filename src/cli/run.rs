@@ -253,7 +253,7 @@ fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
     }
 }
 
-fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
+pub(super) fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
     prompts.values().flatten().map(PromptReport::of).collect()
 }
 

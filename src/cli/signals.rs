@@ -26,6 +26,14 @@ impl Interrupt {
     /// Takes over SIGINT, SIGTERM and SIGHUP. Until [`Interrupt::tracking`] is called a signal ends the program at
     /// once, as there is nothing to keep yet.
     pub(super) fn install(unfinished: &Unfinished) -> Result<Self> {
+        Self::install_saying(unfinished, || "nothing was kept".to_owned())
+    }
+
+    /// As [`Interrupt::install`], with what is said of a sudden end.
+    pub(super) fn install_saying(
+        unfinished: &Unfinished,
+        words: impl Fn() -> String + Send + 'static,
+    ) -> Result<Self> {
         let interrupt = Self::default();
         let state = Arc::clone(&interrupt.0);
         let unfinished = unfinished.clone();
@@ -36,7 +44,7 @@ impl Interrupt {
                 return;
             }
             unfinished.remove_all_and_keep_locked();
-            complain("interrupted: nothing was kept");
+            complain(&format!("interrupted: {}", words()));
             // SAFETY: always sound to call. `std::process::exit` would run the destructors of libraries that other
             // threads are still inside of.
             unsafe { libc::_exit(i32::from(EXIT_FAILED)) }

@@ -170,6 +170,37 @@ fn column_runs(mask: &BinaryMask) -> Vec<usize> {
 /// not belong, ends within a number, has a negative run, or its runs do not add up to
 /// `width * height`.
 pub fn rle_decode(counts: &str, width: u32, height: u32) -> Result<BinaryMask, MediaError> {
+    let runs = rle_runs(counts, width, height)?;
+    let pixels = width as usize * height as usize;
+    let mut data = with_room(pixels).map_err(|detail| MediaError::Rle {
+        width,
+        height,
+        detail,
+    })?;
+    data.resize(pixels, 0);
+    let (columns, rows) = (width as usize, height as usize);
+    let mut at = 0usize;
+    for (i, &run) in runs.iter().enumerate() {
+        let end = at + run;
+        if i % 2 == 1 {
+            for pixel in at..end {
+                data[pixel % rows * columns + pixel / rows] = 1;
+            }
+        }
+        at = end;
+    }
+    Ok(BinaryMask {
+        width,
+        height,
+        data,
+    })
+}
+
+/// Lengths of the runs of `counts`, a compressed run-length string, column by column, of zeros and of ones in turn.
+///
+/// # Errors
+/// As [`rle_decode`].
+pub fn rle_runs(counts: &str, width: u32, height: u32) -> Result<Vec<usize>, MediaError> {
     let bad = |detail: String| MediaError::Rle {
         width,
         height,
@@ -215,24 +246,36 @@ pub fn rle_decode(counts: &str, width: u32, height: u32) -> Result<BinaryMask, M
     if total != pixels as i64 {
         return Err(bad(format!("the runs add up to {total}, not {pixels}")));
     }
-    let mut data = with_room(pixels).map_err(bad)?;
-    data.resize(pixels, 0);
-    let (columns, rows) = (width as usize, height as usize);
-    let mut at = 0usize;
-    for (i, &run) in runs.iter().enumerate() {
-        let end = at + run as usize;
-        if i % 2 == 1 {
-            for pixel in at..end {
-                data[pixel % rows * columns + pixel / rows] = 1;
+    Ok(runs.into_iter().map(|run| run as usize).collect())
+}
+
+/// How many pixels are in both of two masks, and how many in at least one, from their [`rle_runs`].
+pub fn rle_overlap(one: &[usize], other: &[usize]) -> (u64, u64) {
+    let (mut both, mut either) = (0, 0);
+    // Place in each list, and what is left of its run there.
+    let mut sides = [one, other].map(|runs| (runs, 0, runs.first().copied().unwrap_or(0)));
+    loop {
+        for (runs, place, left) in &mut sides {
+            while *left == 0 && *place + 1 < runs.len() {
+                *place += 1;
+                *left = runs[*place];
             }
         }
-        at = end;
+        let step = sides[0].2.min(sides[1].2);
+        if step == 0 {
+            return (both, either);
+        }
+        let inside = sides.each_ref().map(|(_, place, _)| place % 2 == 1);
+        if inside[0] && inside[1] {
+            both += step as u64;
+        }
+        if inside[0] || inside[1] {
+            either += step as u64;
+        }
+        for (_, _, left) in &mut sides {
+            *left -= step;
+        }
     }
-    Ok(BinaryMask {
-        width,
-        height,
-        data,
-    })
 }
 
 /// The smallest box around the mask's ones, `[x1, y1, x2, y2]` in pixels with `x2` and `y2` one past

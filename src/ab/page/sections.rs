@@ -1,0 +1,482 @@
+//! The parts of the page.
+
+use super::{GROUND_TRUTH, escape, ious_per_frame, scores_per_frame};
+use crate::ab::chart::{self, Bar, Line, Samples};
+use crate::ab::report::{AbReport, VariantReport};
+use crate::ab::verdict::{ENOUGH_IOU, J_AND_F_MARGIN};
+use crate::ab::{agreement::LOST, table};
+use crate::bench::report::{ArmReport, ORDER};
+use crate::bench::table::{seconds, spread};
+use crate::media::overlay::object_colour;
+use crate::size;
+
+pub(super) fn clip(report: &AbReport) -> String {
+    let clip = &report.clip;
+    let truth = match &report.ground_truth {
+        Some(dir) => format!(", ground truth {dir}"),
+        None => String::new(),
+    };
+    escape(&format!(
+        "{}: {} frames of {}x{} pixels, {}{truth}; baseline {}",
+        clip.path,
+        clip.frames,
+        clip.width,
+        clip.height,
+        counted(report.objects, "object"),
+        report.variants.first().map_or("", |variant| &variant.name),
+    ))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+pub(super) fn warnings(report: &AbReport) -> String {
+    let all = &report.verdict.warnings;
+    if all.is_empty() {
+        return String::new();
+    }
+    let items: String = all
+        .iter()
+        .map(|w| format!("<li>{}</li>", escape(w)))
+        .collect();
+    format!("<ul class=\"warnings\" aria-label=\"Warnings\">{items}</ul>")
+}
+
+pub(super) fn requirements(report: &AbReport) -> String {
+    if report.requirements.is_empty() {
+        return String::new();
+    }
+    let item = |requirement: &crate::ab::report::RequirementReport| {
+        let (class, word) = match requirement.met {
+            true => ("met", "✓ met"),
+            false => ("unmet", "✗ not met"),
+        };
+        let value = requirement
+            .value
+            .map_or("not known".to_owned(), |v| format!("{v:.4}"));
+        format!(
+            "<li><code>{}</code> <span class=\"{class}\">{word}</span> (found {value})</li>",
+            escape(&requirement.text)
+        )
+    };
+    let items: String = report.requirements.iter().map(item).collect();
+    format!("<ul class=\"required\" aria-label=\"Requirements\">{items}</ul>")
+}
+
+pub(super) fn table(report: &AbReport) -> String {
+    let rows = table::rows(report);
+    let Some((header, rows)) = rows.split_first() else {
+        return String::new();
+    };
+    let mut html = String::from("<div class=\"scroll\"><table class=\"cards\"><thead><tr>");
+    for name in header {
+        html.push_str(&format!("<th scope=\"col\">{}</th>", escape(name)));
+    }
+    html.push_str("</tr></thead><tbody>");
+    for (place, (row, variant)) in rows.iter().zip(&report.variants).enumerate() {
+        let chosen = report.verdict.run.as_ref() == Some(&variant.name);
+        html.push_str(if chosen {
+            "<tr class=\"chosen\">"
+        } else {
+            "<tr>"
+        });
+        let mut tags = String::new();
+        if place == 0 {
+            tags.push_str("<span class=\"tag\">baseline</span>");
+        }
+        if chosen {
+            tags.push_str("<span class=\"tag run\">run this</span>");
+        }
+        html.push_str(&format!(
+            "<th scope=\"row\"><span class=\"swatch c{}\"></span>{}{tags}</th>",
+            place % 8,
+            escape(&variant.name)
+        ));
+        match (&variant.run, &variant.error) {
+            (None, Some(error)) => html.push_str(&format!(
+                "<td class=\"failed\" colspan=\"{}\">failed on {}: {}</td>",
+                header.len() - 1,
+                escape(&variant.provider),
+                escape(error)
+            )),
+            _ => {
+                for (name, cell) in header.iter().zip(row).skip(1) {
+                    let class = match (cell.as_str(), name.as_str()) {
+                        ("-", _) => " class=\"empty\"",
+                        (_, "frame" | "speedup") => " class=\"wide\"",
+                        _ => "",
+                    };
+                    html.push_str(&format!(
+                        "<td{class} data-label=\"{}\">{}</td>",
+                        escape(name),
+                        escape(cell)
+                    ));
+                }
+            }
+        }
+        html.push_str("</tr>");
+    }
+    html.push_str("</tbody></table></div>");
+    html.push_str(&format!(
+        "<p class=\"note\">IoU, worst and lost compare masks with those of the baseline: the mean over objects and frames, the lowest of an \
+         object on a frame, and objects below {LOST} from some frame to the end. A speedup above 1 is faster than the baseline; in \
+         brackets its 95% interval. Frame: median, in brackets the quartiles.</p>"
+    ));
+    html
+}
+
+pub(super) fn viewer(report: &AbReport, pictures: bool) -> String {
+    if !pictures {
+        return "<p class=\"note\">No frames are shown: no variant has masks, or --page-frames is 0.</p>".to_owned();
+    }
+    let mut objects: Vec<u32> = report.prompts.iter().map(|prompt| prompt.object).collect();
+    objects.sort_unstable();
+    objects.dedup();
+    let key: String = objects
+        .iter()
+        .map(|object| {
+            let [r, g, b] = object_colour(*object);
+            format!("<li><span class=\"swatch\" style=\"background:rgb({r},{g},{b})\"></span>object {object}</li>")
+        })
+        .collect();
+    format!(
+        r#"<div id="viewer">
+<p class="hint">The frames where variants differ most come first; others show the clip evenly. Keys: ← → another frame, M masks, W wipe.</p>
+<div class="controls">
+<span class="slide"><button type="button" id="previous" aria-label="previous frame">◀</button><label for="pick">Frame</label><input type="range" id="pick" min="0" max="0" value="0"><button type="button" id="next" aria-label="next frame">▶</button></span>
+<label>Order <select id="order"><option value="worst">worst first</option><option value="clip">as in the clip</option></select></label>
+<fieldset><legend hidden>Compare</legend><label><input type="radio" name="as" id="as-side" checked>side by side</label><label><input type="radio" name="as" id="as-wipe">wipe</label></fieldset>
+<label><input type="checkbox" id="masks" checked>masks</label>
+</div>
+<div class="chips" id="chips" role="group" aria-label="Frames that are shown, with the lowest IoU of an object"></div>
+<output id="where" for="pick"></output>
+<div class="panels" id="side"></div>
+<div class="wipe" id="wipe" hidden>
+<div class="controls"><label>Left <select id="left"></select></label><label>Right <select id="right"></select></label></div>
+<p class="note" id="said"></p>
+<div id="stage"></div>
+<input type="range" id="divide" min="0" max="100" value="50" aria-label="Divider between left and right, in percent of the width">
+</div>
+<ul class="objects-key" aria-label="Objects">{key}</ul>
+<noscript><p class="note">Frames need JavaScript; everything else on this page does not.</p></noscript>
+</div>"#
+    )
+}
+
+pub(super) fn quality(report: &AbReport) -> String {
+    let frames = report.clip.frames;
+    let lines = |points: &dyn Fn(&VariantReport) -> Vec<(u64, f64)>| -> Vec<Line<'_>> {
+        let all = report
+            .variants
+            .iter()
+            .enumerate()
+            .map(|(place, variant)| Line {
+                place,
+                name: &variant.name,
+                points: points(variant),
+            });
+        all.filter(|line| !line.points.is_empty()).collect()
+    };
+    let mut html = String::new();
+    let scores = lines(&scores_per_frame);
+    if !scores.is_empty() {
+        html.push_str("<h3>J&amp;F against ground truth, mean over objects</h3>");
+        html.push_str(&chart::lines(
+            &scores,
+            frames,
+            "J&F against ground truth over frames",
+        ));
+    }
+    let ious = lines(&ious_per_frame);
+    if ious.is_empty() {
+        html.push_str("<p class=\"note\">No variant could be compared with the baseline.</p>");
+    } else {
+        let baseline = report.variants.first().map_or("", |variant| &variant.name);
+        html.push_str(&format!(
+            "<h3>IoU with the masks of {}, mean over objects</h3>",
+            escape(baseline)
+        ));
+        html.push_str(&chart::lines(
+            &ious,
+            frames,
+            "IoU with the baseline over frames",
+        ));
+        html.push_str("<p class=\"note\">The dotted line is the frame shown above; a click shows the nearest.</p>");
+    }
+    html
+}
+
+fn timed(report: &AbReport) -> Vec<(usize, &VariantReport, &ArmReport)> {
+    let variants = report.variants.iter().enumerate();
+    variants
+        .filter_map(|(place, variant)| Some((place, variant, variant.timing.as_ref()?)))
+        .collect()
+}
+
+pub(super) fn time(report: &AbReport) -> String {
+    let timed = timed(report);
+    if timed.is_empty() {
+        return "<p class=\"note\">No variant was timed.</p>".to_owned();
+    }
+    let samples: Vec<Samples<'_>> = timed
+        .iter()
+        .map(|(place, variant, arm)| Samples {
+            place: *place,
+            name: &variant.name,
+            rounds: arm
+                .rounds
+                .iter()
+                .map(|block| block.iter().map(|frame| frame.seconds).collect())
+                .collect(),
+            quartiles: [arm.frame_s.low, arm.frame_s.median, arm.frame_s.high],
+            text: spread(&arm.frame_s),
+        })
+        .collect();
+    let mut html = String::from("<h3>Seconds of a frame, every sample</h3>");
+    html.push_str(&chart::strips(&samples, seconds));
+    html.push_str("<p class=\"note\">A dot is one frame, the first round above, the last below; the box holds the middle half, the bar is the median.</p>");
+    html.push_str("<h3>Stages of a frame, medians</h3>");
+    let bars: Vec<Bar<'_>> = timed
+        .iter()
+        .map(|(_, variant, arm)| {
+            let place = |name: &str| ORDER.iter().position(|known| *known == name);
+            let mut parts: Vec<(f64, String, String)> = arm
+                .stages_s
+                .iter()
+                .map(|(name, spread)| {
+                    let class = format!("s{}", place(name).unwrap_or(ORDER.len()));
+                    (
+                        spread.median,
+                        class,
+                        format!("{name} {}", seconds(spread.median)),
+                    )
+                })
+                .collect();
+            let known: f64 = parts.iter().map(|(value, ..)| value).sum();
+            let rest = (arm.frame_s.median - known).max(0.0);
+            parts.push((
+                rest,
+                format!("s{}", ORDER.len()),
+                format!("the rest {}", seconds(rest)),
+            ));
+            Bar {
+                name: &variant.name,
+                parts,
+                text: seconds(arm.frame_s.median),
+            }
+        })
+        .collect();
+    html.push_str(&chart::bars(&bars));
+    let entry = |(place, name): (usize, &str)| {
+        format!(
+            "<li><span class=\"swatch s{place}\"></span>{}</li>",
+            name.replace('_', " ")
+        )
+    };
+    let names = ORDER.iter().copied().chain(["the rest"]);
+    html.push_str(&format!(
+        "<ul class=\"legend\">{}</ul>",
+        names.enumerate().map(entry).collect::<String>()
+    ));
+    html.push_str("<h3>From the start of the process to the first masks</h3>");
+    let bars: Vec<Bar<'_>> = timed
+        .iter()
+        .map(|(place, variant, arm)| Bar {
+            name: &variant.name,
+            parts: vec![(
+                arm.cold_s,
+                format!("c{}", place % 8),
+                "to the first masks".to_owned(),
+            )],
+            text: format!(
+                "{} (model loaded after {})",
+                seconds(arm.cold_s),
+                seconds(arm.load_s)
+            ),
+        })
+        .collect();
+    html.push_str(&chart::bars(&bars));
+    html
+}
+
+pub(super) fn memory(report: &AbReport) -> String {
+    let timed = timed(report);
+    let mut html = String::new();
+    let kinds: [(&str, fn(&ArmReport) -> Option<u64>); 4] = [
+        ("Greatest resident memory of the process", |arm| {
+            arm.peak_resident_bytes
+        }),
+        ("Greatest size of the arena that all graphs share", |arm| {
+            arm.arena_peak_bytes
+        }),
+        ("Memory on the GPU", |arm| arm.device_bytes),
+        ("The bank: what is remembered of all objects", |arm| {
+            arm.bank_bytes
+        }),
+    ];
+    for (title, bytes) in kinds {
+        let bars: Vec<Bar<'_>> = timed
+            .iter()
+            .filter_map(|(place, variant, arm)| {
+                let bytes = bytes(arm)?;
+                Some(Bar {
+                    name: &variant.name,
+                    parts: vec![(bytes as f64, format!("c{}", place % 8), title.to_owned())],
+                    text: size::show(bytes),
+                })
+            })
+            .collect();
+        if !bars.is_empty() {
+            html.push_str(&format!("<h3>{title}</h3>{}", chart::bars(&bars)));
+        }
+    }
+    if html.is_empty() {
+        html.push_str("<p class=\"note\">No variant was timed.</p>");
+    }
+    html
+}
+
+pub(super) fn objects(report: &AbReport) -> String {
+    let mut rows = String::new();
+    for variant in &report.variants {
+        let scores = variant.run.as_ref().and_then(|run| run.scores.as_ref());
+        let mut ids: Vec<u32> = scores
+            .iter()
+            .flat_map(|scores| scores.objects.iter().map(|object| object.object))
+            .chain(
+                variant
+                    .agreement
+                    .iter()
+                    .flat_map(|a| a.objects.iter().map(|o| o.object)),
+            )
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let mean =
+                scores.and_then(|s| s.objects.iter().find(|o| o.object == id)?.mean.as_ref());
+            let lost = variant
+                .run
+                .as_ref()
+                .and_then(|run| run.lost.iter().find(|l| l.object == id));
+            let alike = variant
+                .agreement
+                .as_ref()
+                .and_then(|a| a.objects.iter().find(|o| o.object == id));
+            let frame =
+                |frame: Option<u64>| frame.map_or("-".to_owned(), |frame| frame.to_string());
+            let mut cells = vec![("object", id.to_string())];
+            if report.ground_truth.is_some() {
+                let three = |value: Option<f64>| {
+                    value.map_or("-".to_owned(), |value| format!("{value:.3}"))
+                };
+                cells.push(("J", three(mean.map(|mean| mean.j))));
+                cells.push(("F", three(mean.map(|mean| mean.f))));
+                cells.push((
+                    "lost to ground truth from",
+                    frame(lost.map(|lost| lost.from_frame)),
+                ));
+            }
+            let of = |value: &dyn Fn(&crate::ab::agreement::ObjectAgreement) -> String| {
+                alike.map_or("-".to_owned(), value)
+            };
+            cells.push(("mean IoU", of(&|o| format!("{:.3}", o.iou))));
+            cells.push((
+                "worst IoU",
+                of(&|o| format!("{:.3} on frame {}", o.worst_iou, o.worst_frame)),
+            ));
+            cells.push(("first below 0.5", of(&|o| frame(o.first_below))));
+            cells.push(("below 0.5 to the end from", of(&|o| frame(o.lost_from))));
+            if rows.is_empty() {
+                let header = cells
+                    .iter()
+                    .map(|(name, _)| format!("<th scope=\"col\">{name}</th>"));
+                rows = format!(
+                    "<thead><tr><th scope=\"col\">variant</th>{}</tr></thead><tbody>",
+                    header.collect::<String>()
+                );
+            }
+            let cells: String = cells
+                .iter()
+                .map(|(name, cell)| {
+                    let class = if cell == "-" { " class=\"empty\"" } else { "" };
+                    format!("<td{class} data-label=\"{name}\">{cell}</td>")
+                })
+                .collect();
+            rows.push_str(&format!(
+                "<tr><th scope=\"row\">{}</th>{cells}</tr>",
+                escape(&variant.name)
+            ));
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<section aria-labelledby=\"h-objects\"><h2 id=\"h-objects\">Each object</h2><div class=\"scroll\"><table class=\"cards\">{rows}</tbody></table></div>\
+         <p class=\"note\">IoU is that with the baseline's mask of the object, from its first prompt on.</p></section>"
+    )
+}
+
+pub(super) fn how(report: &AbReport) -> String {
+    let protocol = &report.protocol;
+    let mut entries = vec![
+        ("machine".to_owned(), report.machine.text()),
+        (
+            "times".to_owned(),
+            format!(
+                "each variant in a process of its own, warmed with {} frames, then {} rounds through all of them, forwards and \
+                 backwards in turn, {} frames of each a round; from the resized image to all objects' low-resolution masks \
+                 and memories. A speedup is the median of the rounds' ratios, its interval a bootstrap over rounds.",
+                protocol.warm_frames, protocol.rounds, protocol.block_frames
+            ),
+        ),
+        (
+            "masks".to_owned(),
+            format!(
+                "`snow-ort run` of each variant over the whole clip{}",
+                match &report.ground_truth {
+                    Some(_) => format!("; J and F as in DAVIS 2017; {GROUND_TRUTH} as given"),
+                    None => String::new(),
+                }
+            ),
+        ),
+        (
+            "verdict".to_owned(),
+            format!(
+                "the variant that takes least time among those with good masks: J&F at most {J_AND_F_MARGIN} below the best where there is \
+                 ground truth, else a mean IoU with the baseline of at least {ENOUGH_IOU} and no object lost"
+            ),
+        ),
+        ("clip".to_owned(), format!("SHA-256 {}", report.clip.sha256)),
+        (
+            "program".to_owned(),
+            format!("snow-ort {}", report.snow_ort),
+        ),
+        ("command".to_owned(), report.command.join(" ")),
+    ];
+    for variant in &report.variants {
+        let what = match (&variant.run, &variant.timing) {
+            (Some(run), timing) => format!(
+                "{}: {}, manifest {}, chunk {}{}",
+                variant.dir,
+                variant.what(),
+                run.model.manifest_sha256.get(..12).unwrap_or_default(),
+                run.runtime.chunk,
+                timing
+                    .as_ref()
+                    .map_or(String::new(), |arm| format!("; {}", arm.ready.what)),
+            ),
+            _ => variant.dir.clone(),
+        };
+        entries.push((format!("variant {}", variant.name), what));
+    }
+    let entry = |(name, text): &(String, String)| {
+        format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(text))
+    };
+    let entries: String = entries.iter().map(entry).collect();
+    format!(
+        "<dl>{entries}</dl><p class=\"note\">report.json beside this page has every sample.</p>"
+    )
+}

@@ -1,0 +1,91 @@
+//! The table of a comparison, on a terminal and in Markdown.
+
+use super::report::{AbReport, VariantReport};
+use crate::bench::table::{Style, ratio_text, seconds, spread, table};
+use crate::size;
+
+/// One row a variant, below a header. Columns that no variant fills are left out.
+pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
+    type Cell = fn(&VariantReport) -> Option<String>;
+    let columns: [(&str, Cell); 13] = [
+        ("px", |v| Some(v.run.as_ref()?.model.resolution.to_string())),
+        ("precision", |v| {
+            Some(v.run.as_ref()?.model.precision.clone())
+        }),
+        ("on", |v| Some(v.provider.clone())),
+        ("J&F", |v| Some(format!("{:.3}", v.means()?.j_and_f))),
+        ("IoU", |v| Some(format!("{:.3}", v.agreement.as_ref()?.iou))),
+        ("worst", |v| {
+            Some(format!("{:.3}", v.agreement.as_ref()?.worst_iou))
+        }),
+        ("lost", |v| {
+            Some(v.agreement.as_ref()?.objects_lost.to_string())
+        }),
+        ("frame", |v| Some(spread(&v.timing.as_ref()?.frame_s))),
+        ("speedup", |v| Some(ratio_text(v.speedup.as_ref()?))),
+        ("first mask", |v| Some(seconds(v.timing.as_ref()?.cold_s))),
+        ("resident", |v| v.resident_bytes().map(size::show)),
+        ("arena", |v| {
+            v.timing.as_ref()?.arena_peak_bytes.map(size::show)
+        }),
+        ("device", |v| {
+            v.timing.as_ref()?.device_bytes.map(size::show)
+        }),
+    ];
+    let filled: Vec<&(&str, Cell)> = columns
+        .iter()
+        .filter(|(_, cell)| report.variants.iter().any(|v| cell(v).is_some()))
+        .collect();
+    let mut rows = vec![vec!["variant".to_owned()]];
+    rows[0].extend(filled.iter().map(|(name, _)| (*name).to_owned()));
+    for variant in &report.variants {
+        let mut row = vec![variant.name.clone()];
+        let failed = variant.run.is_none() && variant.timing.is_none();
+        row.extend(filled.iter().map(|(name, cell)| match (*name, failed) {
+            // Of one that did not run nothing is known but where it should have.
+            ("on", _) | (_, false) => cell(variant).unwrap_or("-".to_owned()),
+            _ => "-".to_owned(),
+        }));
+        rows.push(row);
+    }
+    rows
+}
+
+/// The whole text: machine, protocol, table, failures, warnings, requirements and the verdict.
+pub fn render(report: &AbReport, style: Style) -> String {
+    let protocol = &report.protocol;
+    let mut text = format!(
+        "{}\nsnow-ort {}; {}: {} frames, {}; {} frames to warm up, then {} blocks of {} frames a variant, in turn\n\n",
+        report.machine.text(),
+        report.snow_ort,
+        report.clip.path,
+        report.clip.frames,
+        match report.objects {
+            1 => "1 object".to_owned(),
+            objects => format!("{objects} objects"),
+        },
+        protocol.warm_frames,
+        protocol.rounds,
+        protocol.block_frames,
+    );
+    text.push_str(&table(&rows(report), style));
+    text.push('\n');
+    for warning in &report.verdict.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    for requirement in &report.requirements {
+        let (word, found) = match (requirement.met, requirement.value) {
+            (true, _) => ("met", ""),
+            (false, Some(_)) => ("NOT MET", ""),
+            (false, None) => ("NOT MET", ", not known"),
+        };
+        let value = requirement.value.map(|value| format!(", found {value:.4}"));
+        let value = value.unwrap_or_default();
+        text.push_str(&format!(
+            "required {}: {word}{value}{found}\n",
+            requirement.text
+        ));
+    }
+    text.push_str(&format!("{}\n", report.verdict.sentence));
+    text
+}

@@ -1,0 +1,469 @@
+//! `snow-ort ab`: variants of a model on one clip, with one verdict.
+
+pub(super) mod args;
+mod keys;
+mod pictures;
+mod runs;
+mod timing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::args::{AbArgs, Manner};
+use self::keys::Key;
+use self::runs::Contender;
+use self::timing::Timed;
+use super::run::describe;
+use super::score::Scorer;
+use super::signals::Interrupt;
+use super::survey::survey;
+use super::{complain, say};
+use crate::ab::report::{AB_VERSION, AbReport, ClipReport, Protocol, VariantReport};
+use crate::ab::require::{self, Requirement};
+use crate::ab::{agreement, frames, page, table, variant, verdict};
+use crate::bench::machine::Machine;
+use crate::bench::rounds::Length;
+use crate::bench::table::Style;
+use crate::bundle::{Bundle, MANIFEST_FILE};
+use crate::ground_truth::GroundTruth;
+use crate::media::{self, SourceInfo};
+use crate::output::{StagedFile, Unfinished};
+use crate::prompts::{FlagPrompt, Prompts};
+use crate::report::{PromptReport, RunReport, TracksReader};
+
+/// The folder with each variant's run.
+const VARIANTS: &str = "variants";
+
+/// What is still to be done, for the message of a sudden end.
+#[derive(Clone, Default)]
+struct Missing(Arc<Mutex<Vec<String>>>);
+
+impl Missing {
+    fn set(&self, parts: impl IntoIterator<Item = String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = parts.into_iter().collect();
+    }
+
+    fn done(&self, part: &str) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|known| known != part);
+    }
+
+    fn text(&self) -> String {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.join(", ")
+    }
+}
+
+/// Everything about a comparison that is known before its first run.
+struct Setup<'a> {
+    args: &'a AbArgs,
+    flags: &'a [FlagPrompt],
+    out: PathBuf,
+    info: SourceInfo,
+    clip_sha256: String,
+    prompts: Vec<PromptReport>,
+    objects: usize,
+    truth: Option<GroundTruth>,
+    contenders: Vec<Contender>,
+    requirements: Vec<Requirement>,
+    length: Length,
+    unfinished: Unfinished,
+    missing: Missing,
+}
+
+/// Runs the command; returns whether all requirements are met.
+pub(super) fn run(args: &AbArgs, flags: &[FlagPrompt]) -> Result<bool> {
+    let unfinished = Unfinished::default();
+    let missing = Missing::default();
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.input));
+    let (told, place) = (missing.clone(), out.display().to_string());
+    // A signal ends this program at once, and its processes with it; what is complete stays.
+    let _interrupt = Interrupt::install_saying(&unfinished, move || match told.text().as_str() {
+        "" => "nothing was kept".to_owned(),
+        parts => format!(
+            "still missing: {parts}; what is complete is kept in {place}, and the same command goes on from there"
+        ),
+    })?;
+    let setup = prepare(args, flags, out, unfinished, missing)?;
+    let page = StagedFile::create(
+        &setup.out.join("index.html"),
+        args.overwrite,
+        &setup.unfinished,
+    )?;
+    let json = StagedFile::create(
+        &setup.out.join("report.json"),
+        args.overwrite,
+        &setup.unfinished,
+    )?;
+
+    let ran = run_all(&setup)?;
+    let timed = time_all(&setup, &ran)?;
+    let mut report = compose(&setup, ran, timed)?;
+    let pictures = pictures::make(
+        &args.input,
+        &report.shown,
+        &report.variants,
+        setup.truth.as_ref(),
+        &setup.out,
+    )?;
+    report.shown.truncate(pictures.len());
+
+    let mut text = serde_json::to_string_pretty(&report)?;
+    text.push('\n');
+    for (file, text) in [(json, text), (page, page::render(&report, &pictures))] {
+        std::fs::write(file.path(), text)
+            .with_context(|| format!("cannot write {}", file.file().display()))?;
+        file.commit()?;
+    }
+    setup.missing.done("the report");
+    remove_stale(&setup);
+    say(table::render(&report, Style::Plain).trim_end());
+    say(&format!(
+        "page     {}",
+        setup.out.join("index.html").display()
+    ));
+    say(&format!(
+        "report   {}",
+        setup.out.join("report.json").display()
+    ));
+    if report
+        .requirements
+        .iter()
+        .any(|requirement| !requirement.met)
+    {
+        return Ok(false);
+    }
+    let failed: Vec<&str> = report
+        .variants
+        .iter()
+        .filter(|variant| variant.error.is_some())
+        .map(|variant| variant.name.as_str())
+        .collect();
+    if !failed.is_empty() {
+        bail!(
+            "{} failed, the report in {} says why; the same command with --overwrite tries again and uses what is there",
+            failed.join(", "),
+            setup.out.display()
+        );
+    }
+    Ok(true)
+}
+
+fn default_out(input: &Path) -> PathBuf {
+    let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
+    let stem = if full.is_dir() {
+        full.file_name()
+    } else {
+        full.file_stem()
+    };
+    let mut name = std::ffi::OsString::from("ab-");
+    name.push(stem.unwrap_or("run".as_ref()));
+    Path::new("out").join(name)
+}
+
+/// Checks everything that can be checked: what is wrong for all variants alike is an error now, not in each of their runs.
+fn prepare<'a>(
+    args: &'a AbArgs,
+    flags: &'a [FlagPrompt],
+    out: PathBuf,
+    unfinished: Unfinished,
+    missing: Missing,
+) -> Result<Setup<'a>> {
+    let variants = variant::parse_all(&args.variants)?;
+    let requirements = require::parse(&args.require, &variants, args.gt.is_some())?;
+    let prompts = Prompts::load(flags, args.prompting.prompts.as_deref())?;
+    let info = media::open(&args.input)?.info().clone();
+    let mut pointers = 0;
+    for variant in &variants {
+        let manifest = Bundle::peek(&variant.model)
+            .with_context(|| format!("--variant {}={}", variant.name, variant.model.display()))?;
+        pointers = pointers.max(manifest.policy.max_object_pointers as usize);
+    }
+    check_out(args, &out)?;
+    let most = args.max_frames.map(Into::into);
+    let truth = match &args.gt {
+        Some(dir) => Some(GroundTruth::open(dir, &info, most)?),
+        None => None,
+    };
+    survey(&args.input, most, &info, &prompts, truth.as_ref(), pointers)?;
+    let first_frames = prompts.first_frames();
+    if let Some(truth) = &truth {
+        for note in Scorer::plan(truth.clone(), &first_frames)?.notes() {
+            complain(&format!("warning: {note}"));
+        }
+    }
+    for note in &info.notes {
+        complain(&format!("warning: {note}"));
+    }
+    let length = Length {
+        // Only then do all objects take their time, and their memories.
+        warm: prompts.last_frame() + args.warm.get() - 1,
+        rounds: args.rounds.get(),
+        block: args.block.get(),
+    };
+
+    let clip_sha256 = keys::of_clip(&info)?;
+    let prompts = prompts.into_frames();
+    let mut common = Key::default();
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    common.add("program", env!("CARGO_PKG_VERSION"));
+    common.add("program's file", &keys::of_file(&program)?);
+    common.add("clip", &clip_sha256);
+    common.add("frames", &format!("{most:?}"));
+    keys::add_prompts(&mut common, prompts.values().flatten());
+    if let Some(dir) = &args.gt {
+        common.add("ground truth", &keys::of_folder(dir)?);
+    }
+    let mut contenders = Vec::with_capacity(variants.len());
+    for variant in variants {
+        let manner = Manner::of(&variant, args);
+        let mut key = common.clone();
+        keys::add_variant(&mut key, &variant.model, &manner)?;
+        let key = key.text();
+        contenders.push(Contender {
+            folder: Path::new(VARIANTS).join(&variant.name).join(&key),
+            variant,
+            manner,
+            key,
+        });
+    }
+    Ok(Setup {
+        args,
+        flags,
+        out,
+        info,
+        clip_sha256,
+        prompts: describe(&prompts),
+        objects: first_frames.len(),
+        truth,
+        contenders,
+        requirements,
+        length,
+        unfinished,
+        missing,
+    })
+}
+
+/// What is read must not lie in what may be removed, and a bundle stays what it is.
+fn check_out(args: &AbArgs, out: &Path) -> Result<()> {
+    if out.join(MANIFEST_FILE).exists() {
+        bail!("--out {} is a bundle; give another folder", out.display());
+    }
+    let Ok(taken) = out.join(VARIANTS).canonicalize() else {
+        return Ok(());
+    };
+    let read = [
+        ("the input", Some(&args.input)),
+        ("--gt", args.gt.as_ref()),
+        ("--prompts", args.prompting.prompts.as_ref()),
+    ];
+    for (what, path) in read {
+        let inside = path.and_then(|path| path.canonicalize().ok());
+        if let (Some(path), true) = (path, inside.is_some_and(|real| real.starts_with(&taken))) {
+            bail!(
+                "{what} {} lies in {}, which --out replaces; give another --out, or copy it elsewhere first",
+                path.display(),
+                out.join(VARIANTS).display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Each variant's run, or why there is none.
+fn run_all(setup: &Setup<'_>) -> Result<Vec<Result<RunReport, String>>> {
+    let args = setup.args;
+    let part = |contender: &Contender| format!("the run of {}", contender.variant.name);
+    let rest = ["the timing".to_owned(), "the report".to_owned()];
+    setup
+        .missing
+        .set(setup.contenders.iter().map(part).chain(rest));
+    let most = args.max_frames.map(|most| most.get() as u64);
+    let frames = match (setup.info.frames_hint, most) {
+        (Some(hint), Some(most)) => Some(hint.min(most)),
+        (hint, _) => hint,
+    };
+    let mut ran = Vec::with_capacity(setup.contenders.len());
+    for contender in &setup.contenders {
+        let dir = setup.out.join(&contender.folder);
+        let kept = if args.fresh { None } else { runs::kept(&dir) };
+        let name = &contender.variant.name;
+        ran.push(match kept {
+            Some(report) => {
+                if !args.quiet {
+                    complain(&format!("{name}: its run is there already"));
+                }
+                Ok(report)
+            }
+            None => runs::make(contender, args, setup.flags, &dir, frames)
+                .map_err(|error| super::chain(&error)),
+        });
+        if let Some(Err(error)) = ran.last() {
+            complain(&format!("warning: {name} failed: {error}"));
+        }
+        setup.missing.done(&part(contender));
+    }
+    Ok(ran)
+}
+
+/// Times those variants that have a run.
+fn time_all(setup: &Setup<'_>, ran: &[Result<RunReport, String>]) -> Result<Timed> {
+    let pairs = setup.contenders.iter().zip(ran);
+    let able: Vec<&Contender> = pairs
+        .filter(|(_, run)| run.is_ok())
+        .map(|(contender, _)| contender)
+        .collect();
+    if able.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (args, out) = (setup.args, &setup.out);
+    let key = timing::key(&able, setup.length);
+    let kept = match args.fresh {
+        true => None,
+        false => timing::kept(out, &key, &able),
+    };
+    let timed = match kept {
+        Some(timed) => {
+            if !args.quiet {
+                complain("timing: it is there already (--fresh measures again)");
+            }
+            timed
+        }
+        None => timing::make(
+            &able,
+            args,
+            setup.flags,
+            setup.length,
+            out,
+            key,
+            &setup.unfinished,
+        )?,
+    };
+    setup.missing.done("the timing");
+    Ok(timed)
+}
+
+fn compose(
+    setup: &Setup<'_>,
+    ran: Vec<Result<RunReport, String>>,
+    timed: Timed,
+) -> Result<AbReport> {
+    let args = setup.args;
+    let mut timed = timed.into_iter();
+    let frames = ran
+        .iter()
+        .flatten()
+        .map(|run| run.frames)
+        .max()
+        .unwrap_or(0);
+    let mut variants: Vec<VariantReport> = Vec::with_capacity(ran.len());
+    for (contender, run) in setup.contenders.iter().zip(ran) {
+        let (run, timing, error) = match run {
+            Err(error) => (None, None, Some(error)),
+            Ok(run) => {
+                let run = Some(runs::summary(run, &contender.folder));
+                match timed.next() {
+                    Some(Ok(arm)) => (run, Some(arm), None),
+                    Some(Err(error)) => (run, None, Some(error)),
+                    None => (run, None, None),
+                }
+            }
+        };
+        variants.push(VariantReport {
+            name: contender.variant.name.clone(),
+            dir: contender.variant.model.display().to_string(),
+            provider: contender.manner.runtime.provider.to_string(),
+            error,
+            run,
+            agreement: None,
+            timing,
+            speedup: None,
+        });
+    }
+    relate(setup, &mut variants)?;
+    let worst = worst_per_frame(&variants);
+    Ok(AbReport {
+        schema_version: AB_VERSION,
+        snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
+        command: std::env::args().collect(),
+        machine: Machine::here(),
+        clip: ClipReport {
+            path: args.input.display().to_string(),
+            sha256: setup.clip_sha256.clone(),
+            frames,
+            width: setup.info.width,
+            height: setup.info.height,
+        },
+        prompts: setup.prompts.clone(),
+        objects: setup.objects as u64,
+        ground_truth: args.gt.as_ref().map(|dir| dir.display().to_string()),
+        protocol: Protocol {
+            warm_frames: setup.length.warm + 1,
+            rounds: setup.length.rounds,
+            block_frames: setup.length.block,
+        },
+        verdict: verdict::verdict(&variants),
+        requirements: setup
+            .requirements
+            .iter()
+            .map(|requirement| requirement.judge(&variants))
+            .collect(),
+        shown: match variants.iter().any(|variant| variant.run.is_some()) {
+            true => frames::choose(frames, &worst, args.page_frames),
+            false => Vec::new(),
+        },
+        variants,
+    })
+}
+
+/// Compares masks and times of all others with the baseline's.
+fn relate(setup: &Setup<'_>, variants: &mut [VariantReport]) -> Result<()> {
+    let Some((baseline, others)) = variants.split_first_mut() else {
+        return Ok(());
+    };
+    let tracks = |variant: &VariantReport| {
+        let run = variant.run.as_ref()?;
+        Some(setup.out.join(&run.folder).join("tracks.json"))
+    };
+    let open = |path: &Path| {
+        TracksReader::open(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    for variant in others {
+        variant.speedup = verdict::ratio(baseline, variant);
+        if let (Some(theirs), Some(ours)) = (tracks(baseline), tracks(variant)) {
+            variant.agreement = agreement::compare(open(&theirs)?, open(&ours)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The lowest IoU of an object in any variant, by frame.
+fn worst_per_frame(variants: &[VariantReport]) -> BTreeMap<u64, f64> {
+    let mut worst: BTreeMap<u64, f64> = BTreeMap::new();
+    for agreement in variants
+        .iter()
+        .filter_map(|variant| variant.agreement.as_ref())
+    {
+        for (frame, iou) in agreement.worst_per_frame() {
+            let entry = worst.entry(frame).or_insert(iou);
+            *entry = entry.min(iou);
+        }
+    }
+    worst
+}
+
+/// Removes runs of these variants that do not hold any more. What cannot be removed does no harm.
+fn remove_stale(setup: &Setup<'_>) {
+    for contender in &setup.contenders {
+        let dir = setup.out.join(VARIANTS).join(&contender.variant.name);
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if keys::is_key(&name) && name != contender.key {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
