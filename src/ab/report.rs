@@ -132,14 +132,25 @@ pub struct RequirementReport {
 }
 
 /// A frame that the page shows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShownFrame {
     /// The frame.
     pub frame: u64,
-    /// The lowest IoU of an object in a variant with the baseline; null if there is nothing to compare.
-    pub worst_iou: Option<f64>,
+    /// The object and the variant that agree least with the baseline; null if there is nothing to compare.
+    pub worst: Option<Worst>,
     /// Whether it is shown for that, and not only to show the clip evenly.
     pub among_worst: bool,
+}
+
+/// Where a variant agrees least with the baseline on a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worst {
+    /// The variant.
+    pub variant: String,
+    /// The object's id.
+    pub object: u32,
+    /// The IoU of its mask with the baseline's.
+    pub iou: f64,
 }
 
 impl VariantReport {

@@ -87,5 +87,8 @@ pub fn render(report: &AbReport, style: Style) -> String {
         ));
     }
     text.push_str(&format!("{}\n", report.verdict.sentence));
+    if let Some(also) = &report.verdict.also {
+        text.push_str(&format!("{also}\n"));
+    }
     text
 }

@@ -21,6 +21,8 @@ pub struct Verdict {
     pub run: Option<String>,
     /// The verdict in one sentence.
     pub sentence: String,
+    /// A variant that is faster still, at the price of its masks, in one sentence; null if there is none.
+    pub also: Option<String>,
     /// What speaks against it, or is to be known, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -39,6 +41,7 @@ pub fn verdict(variants: &[VariantReport]) -> Verdict {
         return Verdict {
             run: None,
             sentence: "None of the variants could be run.".to_owned(),
+            also: None,
             warnings,
         };
     };
@@ -55,6 +58,7 @@ pub fn verdict(variants: &[VariantReport]) -> Verdict {
     Verdict {
         run: Some(chosen.name.clone()),
         sentence: sentence(chosen, baseline, &usable, &good),
+        also: faster_still(chosen, baseline, &usable),
         warnings,
     }
 }
@@ -146,11 +150,14 @@ fn sentence(
         };
         return format!("Stay with {what}: {why}.");
     }
-    let time = match &chosen.speedup {
+    let (time, quality) = (time_text(chosen, baseline), quality_text(chosen, baseline));
+    format!("Run {what}: {time}, {quality}.")
+}
+
+fn time_text(variant: &VariantReport, baseline: &VariantReport) -> String {
+    match &variant.speedup {
         None => "its time is not known".to_owned(),
-        Some(ratio) if ratio.is_noise() => {
-            format!("as fast as {} within the noise", baseline.name)
-        }
+        Some(ratio) if ratio.is_noise() => format!("as fast as {} within the noise", baseline.name),
         Some(ratio) if ratio.median >= 1.0 => {
             format!("{:.2} times as fast as {}", ratio.median, baseline.name)
         }
@@ -159,16 +166,42 @@ fn sentence(
             1.0 / ratio.median,
             baseline.name
         ),
-    };
-    let quality = match (j_and_f(chosen), j_and_f(baseline), &chosen.agreement) {
+    }
+}
+
+fn quality_text(variant: &VariantReport, baseline: &VariantReport) -> String {
+    match (j_and_f(variant), j_and_f(baseline), &variant.agreement) {
         (Some(ours), Some(theirs), _) => format!("with J&F {ours:.3} against {theirs:.3}"),
         (_, _, Some(agreement)) => format!(
             "and its masks agree with a mean IoU of {:.3} (at worst {:.3})",
             agreement.iou, agreement.worst_iou
         ),
         _ => "and how good its masks are is not known".to_owned(),
+    }
+}
+
+fn faster_still(
+    chosen: &VariantReport,
+    baseline: &VariantReport,
+    usable: &[&VariantReport],
+) -> Option<String> {
+    let faster = usable.iter().copied().filter(|other| {
+        let ratio = ratio(chosen, other);
+        ratio.is_some_and(|ratio| ratio.median > 1.0 && !ratio.is_noise())
+    });
+    let seconds = |variant: &VariantReport| {
+        let timing = variant.timing.as_ref();
+        timing.map_or(f64::MAX, |timing| timing.frame_s.median)
     };
-    format!("Run {what}: {time}, {quality}.")
+    let fastest = faster.min_by(|a, b| seconds(a).total_cmp(&seconds(b)))?;
+    // Against a baseline that failed nothing is known.
+    fastest.speedup.as_ref()?;
+    Some(format!(
+        "{} is faster still: {}, {}.",
+        fastest.name,
+        time_text(fastest, baseline),
+        quality_text(fastest, baseline)
+    ))
 }
 
 fn warnings(variants: &[VariantReport]) -> Vec<String> {
@@ -361,8 +394,8 @@ pub(super) mod tests {
     #[test]
     fn the_fastest_of_those_with_good_masks_is_to_be_run() {
         let a = || timed("a", &[4.0, 4.1, 4.0, 3.9]);
-        let b = || agreeing(timed("b", &[2.0, 2.1, 2.0, 2.0]), 0.98);
-        let c = || agreeing(timed("c", &[1.0, 1.1, 1.0, 1.0]), 0.80);
+        let b = || agreeing(timed("b", &[2.0, 2.05, 2.0, 1.95]), 0.98);
+        let c = || agreeing(timed("c", &[1.0, 1.025, 1.0, 0.975]), 0.80);
         let found = decides(
             vec![a(), b(), c()],
             Some("b"),
@@ -379,10 +412,18 @@ pub(super) mod tests {
                 .any(|w| w.contains("without ground truth")),
             "{found:?}"
         );
+        let also = found.also.unwrap();
+        assert!(
+            also.starts_with("c is faster still: 4.00") && also.contains("0.800"),
+            "{also}"
+        );
         // With ground truth, what counts is the truth and not the baseline.
         let all = vec![scored(a(), 0.85), scored(b(), 0.70), scored(c(), 0.845)];
         let found = decides(all, Some("c"), &["J&F 0.845 against 0.850"]);
-        assert!(found.warnings.is_empty(), "{found:?}");
+        assert!(
+            found.warnings.is_empty() && found.also.is_none(),
+            "{found:?}"
+        );
         // Better masks at a price.
         let slow = scored(timed("b", &[8.0; 4]), 0.95);
         decides(

@@ -56,6 +56,52 @@ fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
     assert_eq!(means, [9.5, 9.5, 9.5]);
 }
 
+/// An arm that fails when it is asked for a frame more than it has.
+struct Mortal {
+    left: usize,
+}
+
+impl Timed for Mortal {
+    fn frame(&mut self) -> Result<Frame, BenchError> {
+        self.left = self.left.checked_sub(1).ok_or(BenchError::Nothing {
+            arm: "mortal".to_owned(),
+        })?;
+        let log = std::cell::RefCell::default();
+        Noted {
+            name: 'm',
+            log: &log,
+        }
+        .frame()
+    }
+}
+
+#[test]
+fn an_arm_that_fails_has_no_further_turn() {
+    let mut arms = [9, 3, 0].map(|left| Mortal { left });
+    let length = Length {
+        warm: 1,
+        rounds: 2,
+        block: 2,
+    };
+    let (mut frames, mut failed) = (0, Vec::new());
+    let mut fails = |arm, _| {
+        failed.push(arm);
+        Ok(())
+    };
+    let blocks = measure(&mut arms, length, &mut || frames += 1, &mut fails).unwrap();
+    let sizes: Vec<Vec<usize>> = blocks
+        .iter()
+        .map(|rounds| rounds.iter().map(Vec::len).collect())
+        .collect();
+    assert_eq!(sizes, [vec![2, 2], vec![2], vec![]]);
+    assert_eq!((frames, failed), (8, vec![2, 1]));
+    // Where nothing may fail, the first failure is the end.
+    let mut arms = [9, 0, 9].map(|left| Mortal { left });
+    let ended = measure(&mut arms, length, &mut || (), &mut |_, error| Err(error));
+    assert!(ended.is_err());
+    assert_eq!(arms[2].left, 9);
+}
+
 #[test]
 fn medians_quartiles_and_ratios() {
     assert_eq!(Spread::of(&[]), None);

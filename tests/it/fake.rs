@@ -19,6 +19,16 @@ const POINTER_TOKENS: u64 = 2;
 /// Side of the fake mask logits.
 pub const LOW: u64 = 4 * GRID;
 
+/// What a graph is like.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Usual,
+    /// It loads but cannot run.
+    Broken,
+    /// Its masks are the frame's left quarter.
+    Narrow,
+}
+
 /// A bundle on disk, in a folder that is removed with it.
 pub struct FakeBundle {
     _root: tempfile::TempDir,
@@ -52,8 +62,20 @@ impl FakeBundle {
     /// Makes a graph one that loads but cannot run.
     pub fn break_graph(&mut self, role: &str) {
         let spec = graph(&mut self.manifest, role);
-        let content = onnx_file(role, &spec["inputs"], &spec["outputs"], true);
+        let content = onnx_file(role, &spec["inputs"], &spec["outputs"], Kind::Broken);
         self.replace_graph(role, &content);
+    }
+
+    /// Has its masks cover the frame's left quarter instead of the left half.
+    pub fn narrow_masks(&mut self) {
+        let spec = graph(&mut self.manifest, "mask_decoder");
+        let content = onnx_file(
+            "mask_decoder",
+            &spec["inputs"],
+            &spec["outputs"],
+            Kind::Narrow,
+        );
+        self.replace_graph("mask_decoder", &content);
     }
 
     /// Writes the manifest again after a change.
@@ -81,7 +103,7 @@ pub fn write_bundle(dir: &Path, resolution: u64) -> Value {
     let mut graphs = Vec::new();
     for (role, inputs, outputs) in interface(resolution) {
         let file = format!("{role}.onnx");
-        let content = onnx_file(role, &inputs, &outputs, false);
+        let content = onnx_file(role, &inputs, &outputs, Kind::Usual);
         std::fs::write(dir.join(&file), &content).unwrap();
         graphs.push(json!({
             "role": role, "file": file, "sha256": sha256(&content), "bytes": content.len(), "data": null,
@@ -134,7 +156,7 @@ fn save(dir: &Path, manifest: &Value) {
     std::fs::write(dir.join("manifest.json"), text).unwrap();
 }
 
-fn onnx_file(role: &str, inputs: &Value, outputs: &Value, broken: bool) -> Vec<u8> {
+fn onnx_file(role: &str, inputs: &Value, outputs: &Value, kind: Kind) -> Vec<u8> {
     let mut graph = Graph::default();
     for (is_input, specs) in [(true, inputs), (false, outputs)] {
         for spec in specs.as_array().unwrap() {
@@ -148,7 +170,7 @@ fn onnx_file(role: &str, inputs: &Value, outputs: &Value, broken: bool) -> Vec<u
             );
         }
     }
-    fill(role, &mut graph, broken);
+    fill(role, &mut graph, kind);
     graph.finish()
 }
 
@@ -230,8 +252,8 @@ fn interface(resolution: u64) -> Vec<(&'static str, Value, Value)> {
     ]
 }
 
-/// Constants, repeated for as many objects as an input has; `broken` ones load but cannot run.
-fn fill(role: &str, graph: &mut Graph, broken: bool) {
+/// Constants, repeated for as many objects as an input has.
+fn fill(role: &str, graph: &mut Graph, kind: Kind) {
     let zeros = |shape: &[u64]| vec![0.0; shape.iter().product::<u64>() as usize];
     let per_object = |graph: &mut Graph, output: &str, shape: &[u64], values: &[f32]| {
         let (constant, tail, whole) = (
@@ -243,7 +265,7 @@ fn fill(role: &str, graph: &mut Graph, broken: bool) {
         graph.floats(&constant, &one, values);
         let tail_values: Vec<i64> = shape
             .iter()
-            .map(|s| *s as i64 + i64::from(broken))
+            .map(|s| *s as i64 + i64::from(kind == Kind::Broken))
             .collect();
         if tail_values.is_empty() {
             graph.node("Identity", &["objects_count"], &whole, None);
@@ -284,8 +306,13 @@ fn fill(role: &str, graph: &mut Graph, broken: bool) {
         "mask_decoder" => {
             count(graph, "embeddings_nlc");
             let side = LOW as usize;
+            let wide = if kind == Kind::Narrow {
+                side / 4
+            } else {
+                side / 2
+            };
             let left: Vec<f32> = (0..side * side)
-                .map(|i| if i % side < side / 2 { 5.0 } else { -5.0 })
+                .map(|i| if i % side < wide { 5.0 } else { -5.0 })
                 .collect();
             per_object(graph, "low_res_masks", &[LOW, LOW], &left);
             per_object(graph, "object_score", &[], &[3.0]);

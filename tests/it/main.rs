@@ -1,5 +1,6 @@
 //! Integration tests, one module per subject.
 
+mod ab;
 mod bench;
 mod bundle;
 mod cli;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::report::{AbReport, ShownFrame, VariantReport};
+use super::report::{AbReport, ShownFrame, VariantReport, Worst};
 
 /// The name under which the ground truth is shown beside the variants. No variant can have it.
 pub const GROUND_TRUTH: &str = "ground truth";
@@ -36,7 +36,7 @@ struct Data<'a> {
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     frame: u64,
-    worst: Option<f64>,
+    worst: Option<&'a Worst>,
     among_worst: bool,
     image: String,
     masks: BTreeMap<&'a str, String>,
@@ -75,6 +75,7 @@ pub fn render(report: &AbReport, pictures: &[Picture]) -> String {
         ("css", CSS.trim_end().to_owned()),
         ("clip", sections::clip(report)),
         ("verdict", escape(&report.verdict.sentence)),
+        ("also", sections::also(report)),
         ("warnings", sections::warnings(report)),
         ("requirements", sections::requirements(report)),
         ("table", sections::table(report)),
@@ -122,7 +123,7 @@ fn sources<'a>(report: &'a AbReport, pictures: &[Picture]) -> Vec<&'a str> {
     sources
 }
 
-fn shown<'a>(report: &'a AbReport, frame: &ShownFrame, picture: &'a Picture) -> Shown<'a> {
+fn shown<'a>(report: &'a AbReport, frame: &'a ShownFrame, picture: &'a Picture) -> Shown<'a> {
     let number = frame.frame;
     let of_variants = |value: &dyn Fn(&VariantReport) -> Option<f64>| {
         let variants = report.variants.iter();
@@ -134,7 +135,7 @@ fn shown<'a>(report: &'a AbReport, frame: &ShownFrame, picture: &'a Picture) -> 
         |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
     Shown {
         frame: number,
-        worst: frame.worst_iou,
+        worst: frame.worst.as_ref(),
         among_worst: frame.among_worst,
         image: encoded("jpeg", &picture.jpeg),
         masks: picture

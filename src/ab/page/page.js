@@ -35,7 +35,9 @@
   const wiped = stack($('stage'), data.sources[0]);
   made('img', {class: 'mask', alt: '', id: 'over'}, wiped);
   made('div', {class: 'divider'}, wiped);
-  for (const [id, chosen] of [['left', 0], ['right', Math.min(1, data.sources.length - 1)]]) {
+  const worst = data.frames[0].worst;
+  const other = worst === null ? 1 : data.sources.indexOf(worst.variant);
+  for (const [id, chosen] of [['left', 0], ['right', Math.min(other, data.sources.length - 1)]]) {
     data.sources.forEach((name, index) => {
       const option = made('option', {value: name, text: name}, $(id));
       option.selected = index === chosen;
@@ -76,7 +78,8 @@
     $('said').textContent = `left: ${says(shown, left)}; right: ${says(shown, right)}`;
     $('pick').value = position;
     $('pick').setAttribute('aria-valuetext', `frame ${shown.frame}`);
-    const worst = shown.worst === null ? '' : `, lowest IoU of an object ${shown.worst.toFixed(2)}`;
+    const worst = shown.worst === null ? '' :
+      `: at worst object ${shown.worst.object} in ${shown.worst.variant}, IoU ${shown.worst.iou.toFixed(2)}`;
     $('where').textContent = `Frame ${shown.frame}${worst} (${position + 1} of ${order.length} shown)`;
     [...$('chips').children].forEach((chip, index) => chip.setAttribute('aria-pressed', index === position));
     for (const plot of document.querySelectorAll('.plot')) {
@@ -98,9 +101,9 @@
     $('chips').replaceChildren();
     order.forEach((place, index) => {
       const shown = data.frames[place];
-      const label = shown.worst === null ? String(shown.frame) : `${shown.frame} · ${shown.worst.toFixed(2)}`;
+      const label = shown.worst === null ? String(shown.frame) : `${shown.frame} · ${shown.worst.iou.toFixed(2)}`;
       const chip = made('button', {type: 'button', text: label, class: shown.among_worst ? 'worst' : ''}, $('chips'));
-      chip.setAttribute('aria-label', `frame ${shown.frame}` + (shown.worst === null ? '' : `, lowest IoU ${shown.worst.toFixed(2)}`));
+      chip.setAttribute('aria-label', `frame ${shown.frame}` + (shown.worst === null ? '' : `, lowest IoU ${shown.worst.iou.toFixed(2)}`));
       chip.addEventListener('click', () => go(index));
     });
   };

@@ -31,16 +31,45 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+pub(super) fn also(report: &AbReport) -> String {
+    let also = report.verdict.also.as_ref();
+    also.map_or(String::new(), |text| {
+        format!("<p class=\"also\">{}</p>", escape(text))
+    })
+}
+
 pub(super) fn warnings(report: &AbReport) -> String {
-    let all = &report.verdict.warnings;
-    if all.is_empty() {
-        return String::new();
-    }
-    let items: String = all
+    let failed: Vec<&str> = report
+        .variants
         .iter()
-        .map(|w| format!("<li>{}</li>", escape(w)))
+        .filter(|variant| variant.error.is_some())
+        .map(|variant| variant.name.as_str())
         .collect();
-    format!("<ul class=\"warnings\" aria-label=\"Warnings\">{items}</ul>")
+    // Why stands in the table's rows, and is long.
+    let told = |warning: &str| {
+        failed
+            .iter()
+            .any(|name| warning.starts_with(&format!("{name} failed: ")))
+    };
+    let mut items = String::new();
+    if !failed.is_empty() {
+        items.push_str(&format!(
+            "<li>{} failed; the table says why</li>",
+            escape(&failed.join(", "))
+        ));
+    }
+    for warning in report
+        .verdict
+        .warnings
+        .iter()
+        .filter(|warning| !told(warning))
+    {
+        items.push_str(&format!("<li>{}</li>", escape(warning)));
+    }
+    match items.is_empty() {
+        true => items,
+        false => format!("<ul class=\"warnings\" aria-label=\"Warnings\">{items}</ul>"),
+    }
 }
 
 pub(super) fn requirements(report: &AbReport) -> String {
@@ -142,7 +171,7 @@ pub(super) fn viewer(report: &AbReport, pictures: bool) -> String {
         .collect();
     format!(
         r#"<div id="viewer">
-<p class="hint">The frames where variants differ most come first; others show the clip evenly. Keys: ← → another frame, M masks, W wipe.</p>
+<p class="hint">The frames where variants differ most come first; others show the clip evenly. Behind a frame's number stands the lowest IoU of an object with the baseline. Keys: ← → another frame, M masks, W wipe.</p>
 <div class="controls">
 <span class="slide"><button type="button" id="previous" aria-label="previous frame">◀</button><label for="pick">Frame</label><input type="range" id="pick" min="0" max="0" value="0"><button type="button" id="next" aria-label="next frame">▶</button></span>
 <label>Order <select id="order"><option value="worst">worst first</option><option value="clip">as in the clip</option></select></label>
@@ -284,19 +313,25 @@ pub(super) fn time(report: &AbReport) -> String {
         .iter()
         .map(|(place, variant, arm)| Bar {
             name: &variant.name,
-            parts: vec![(
-                arm.cold_s,
-                format!("c{}", place % 8),
-                "to the first masks".to_owned(),
-            )],
-            text: format!(
-                "{} (model loaded after {})",
-                seconds(arm.cold_s),
-                seconds(arm.load_s)
-            ),
+            parts: vec![
+                (
+                    arm.load_s,
+                    format!("c{}", place % 8),
+                    "until the model is loaded".to_owned(),
+                ),
+                (
+                    arm.cold_s - arm.load_s,
+                    "s4".to_owned(),
+                    "the first frame".to_owned(),
+                ),
+            ],
+            text: seconds(arm.cold_s),
         })
         .collect();
     html.push_str(&chart::bars(&bars));
+    html.push_str(
+        "<p class=\"note\">In colour until the model is loaded, in grey the first frame.</p>",
+    );
     html
 }
 
