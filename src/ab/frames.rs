@@ -58,16 +58,16 @@ pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, most: usize) -> Vec<Sho
             chosen.push(shown(frame, true));
         }
     }
-    let free = most - chosen.len() as u64;
-    let mut rest: Vec<u64> = (0..free)
-        .map(|place| match free {
-            1 => 0,
-            _ => place * (frames - 1) / (free - 1),
-        })
+    let others: Vec<u64> = (0..frames)
         .filter(|frame| chosen.iter().all(|other| other.frame != *frame))
         .collect();
-    rest.dedup();
-    chosen.extend(rest.into_iter().map(|frame| shown(frame, false)));
+    let free = most as usize - chosen.len();
+    let rest = (0..free).map(|place| match free {
+        1 => others[0],
+        _ => others[place * (others.len() - 1) / (free - 1)],
+    });
+    let rest: Vec<ShownFrame> = rest.map(|frame| shown(frame, false)).collect();
+    chosen.extend(rest);
     chosen
 }
 
@@ -93,7 +93,7 @@ mod tests {
         worst.extend(at([(50, 0.1), (51, 0.2), (80, 0.3), (81, 0.05), (20, 0.9)]));
         let chosen = choose(100, &worst, 8);
         let frames: Vec<u64> = chosen.iter().map(|shown| shown.frame).collect();
-        assert_eq!(frames, [81, 50, 20, 0, 24, 49, 74, 99]);
+        assert_eq!(frames, [81, 50, 20, 0, 25, 49, 74, 99]);
         assert_eq!(chosen[0].worst.as_ref().unwrap().iou, 0.05);
         assert!(chosen[2].among_worst && !chosen[3].among_worst);
     }
@@ -113,6 +113,10 @@ mod tests {
         assert_eq!(frames(100, &none, 1), [0]);
         assert_eq!(frames(2, &at([(1, 0.4), (0, 0.2)]), 1), [0]);
         assert_eq!(frames(3, &at([(1, 0.4)]), 3), [1, 0, 2]);
+        assert_eq!(
+            frames(3, &at([(0, 0.5), (1, 0.5), (2, 0.5)]), 24),
+            [0, 1, 2]
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The pictures of the page: a frame as JPEG, masks as PNGs that are transparent beside them, both reduced.
 
-use image::codecs::jpeg::JpegEncoder;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::RgbImage;
 use image::imageops::FilterType;
-use image::{ExtendedColorType, RgbImage};
 
 use super::AbError;
 use crate::media::Frame;
@@ -10,7 +11,8 @@ use crate::media::overlay::object_colour;
 
 /// Columns of a picture at most: two beside each other on a wide screen, and still some detail on one alone.
 const MOST_COLUMNS: u32 = 480;
-const QUALITY: u8 = 72;
+/// Enough to see what a mask covers; a page has dozens of these.
+const QUALITY: f32 = 55.0;
 /// Opacity of a mask's inside and of its outline, of 255.
 const ALPHA: [u8; 2] = [105, 255];
 
@@ -38,11 +40,20 @@ pub fn jpeg(frame: &Frame) -> Result<Vec<u8>, AbError> {
     if (width, height) != picture.dimensions() {
         picture = image::imageops::resize(&picture, width, height, FilterType::Triangle);
     }
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-        .encode(picture.as_raw(), width, height, ExtendedColorType::Rgb8)
-        .map_err(|error| failed(error.to_string()))?;
-    Ok(bytes)
+    let encode = || {
+        let mut jpeg = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+        jpeg.set_size(width as usize, height as usize);
+        jpeg.set_quality(QUALITY);
+        jpeg.set_progressive_mode();
+        let mut started = jpeg.start_compress(Vec::new())?;
+        started.write_scanlines(picture.as_raw())?;
+        started.finish()
+    };
+    // The library's errors arrive as unwinding.
+    let written = catch_unwind(AssertUnwindSafe(encode));
+    written
+        .map_err(|_| failed("no JPEG can be made of it".to_owned()))?
+        .map_err(|error| failed(error.to_string()))
 }
 
 /// The masks of a label map `[height, width]`, reduced, as a PNG: inside an object its colour half transparent, its outline in

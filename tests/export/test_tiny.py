@@ -13,13 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from snow_export import reference
 from snow_export.errors import ExportError
+from snow_export.outputs import replace_between
 from snow_export.random_checkpoint import randomise
 from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, view_at
 from snow_export.tiny.clips import Settings, make_clip
 from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
-from snow_export.tiny.figures import BEGIN, END, rewrite
+from snow_export.tiny.figures import BEGIN, END
 from snow_export.tiny.model import new_model, trained_model
 from snow_export.tiny.publish import publish
 from snow_export.tiny.rollout import Prompt, Tracker, roll_out
@@ -186,9 +187,9 @@ def test_an_occluder_that_stays_hides_for_longer():
 def test_figures_are_written_between_the_marks_of_a_card(tmp_path):
     card = tmp_path / "README.md"
     card.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    rewrite(card, ["| new |"])
+    replace_between(card, BEGIN, END, ["| new |"])
     assert card.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
     card.write_text("no marks\n")
     with pytest.raises(ExportError, match="expected the lines"):
-        rewrite(card, [])
+        replace_between(card, BEGIN, END, [])
     assert card.read_text() == "no marks\n"

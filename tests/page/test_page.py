@@ -25,7 +25,8 @@ def page(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("ab") / "report"
     tiny, random = "models/snow-tiny/snow-tiny-336-fp16", "tests/fixtures/snow-random-112-fp16"
     command = [program, "ab", "demo/clip.mp4", "--prompts", "demo/prompts.json", "--gt", "demo/gt", "--out", str(out)]
-    command += ["--variant", f"tiny={tiny}", "--variant", f"random={random}", "--variant", f"tight={tiny},mem-limit=1MiB"]
+    for variant in (f"tiny={tiny}", f"random={random}", f"tight={tiny},mem-limit=1MiB"):
+        command += ["--variant", variant]
     command += ["--max-frames", "10", "--warm", "2", "--rounds", "2", "--block", "2", "--page-frames", "6"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2 and "tight failed" in done.stderr, done.stderr

@@ -1,7 +1,7 @@
 """A headless Chromium that is driven as a person would, through chromedriver (W3C WebDriver, plain JSON over HTTP).
 
-`python tests/page/webdriver.py PAGE PICTURE` writes a picture of a page: .png, .jpg or .webp, of `--width` and `--height`,
-light or `--dark`.
+`python tests/page/webdriver.py PAGE PICTURE` writes a picture of a page: .png, .jpg or .webp, of `--width` and
+`--height`, light or `--dark`.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import ExportError
 from ..on_demand import export
-from ..outputs import replace_text
+from ..outputs import replace_between
 from .evaluate import agreement, own_scores, run_onnx, run_reference, score
 from .heldout import make_set
 
@@ -137,16 +137,6 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
     return figures, lines
 
 
-def rewrite(card: Path, lines: list[str]) -> None:
-    """Puts the lines between the marks of a model card."""
-    text = card.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ExportError(f"{card}: expected the lines `{BEGIN}` and `{END}` once each; put them where the tables go")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    replace_text(card, before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -166,7 +156,7 @@ def main() -> None:
     figures, lines = measure(measuring, real)
     print("\n".join(lines))
     (arguments.work / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rewrite(arguments.model / "README.md", lines)
+    replace_between(arguments.model / "README.md", BEGIN, END, lines)
 
 
 if __name__ == "__main__":

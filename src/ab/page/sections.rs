@@ -338,7 +338,8 @@ pub(super) fn time(report: &AbReport) -> String {
 pub(super) fn memory(report: &AbReport) -> String {
     let timed = timed(report);
     let mut html = String::new();
-    let kinds: [(&str, fn(&ArmReport) -> Option<u64>); 4] = [
+    type Kind = (&'static str, fn(&ArmReport) -> Option<u64>);
+    let kinds: [Kind; 4] = [
         ("Greatest resident memory of the process", |arm| {
             arm.peak_resident_bytes
         }),

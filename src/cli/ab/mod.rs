@@ -152,6 +152,18 @@ pub(super) fn run(args: &AbArgs, flags: &[FlagPrompt]) -> Result<bool> {
     Ok(true)
 }
 
+/// As it was typed, but for where the program lies.
+fn command_line() -> Vec<String> {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut() {
+        let name = Path::new(program.as_str())
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        *program = name.unwrap_or_else(|| program.clone());
+    }
+    words
+}
+
 fn default_out(input: &Path) -> PathBuf {
     let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
     let stem = if full.is_dir() {
@@ -388,7 +400,7 @@ fn compose(
     Ok(AbReport {
         schema_version: AB_VERSION,
         snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
-        command: std::env::args().collect(),
+        command: command_line(),
         machine: Machine::here(),
         clip: ClipReport {
             path: args.input.display().to_string(),
