@@ -43,7 +43,7 @@ def compare(arguments: argparse.Namespace) -> tuple[list[str], str]:
 def take_picture(page: Path, picture: Path) -> None:
     """A picture of the upper part of the page; where there is no browser, it says so and leaves an earlier one."""
     command = [sys.executable, "tests/page/webdriver.py", str(page), str(picture), "--quality", "40"]
-    if subprocess.run([*command, "--width", "1080", "--height", "1040"], check=False).returncode:
+    if subprocess.run([*command, "--width", "1080", "--height", "1330", "--scale", "0.75"], check=False).returncode:
         print(f"{picture} is as it was", file=sys.stderr)
 
 

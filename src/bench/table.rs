@@ -140,6 +140,9 @@ fn ratios(case: &Case, style: Style) -> String {
     table(&rows, style)
 }
 
+/// What stands behind a ratio that says nothing.
+pub const NOISE: &str = ", within the noise";
+
 /// `0.72 (0.70 to 0.75)`, with a remark where that says nothing.
 pub fn ratio_text(ratio: &Ratio) -> String {
     let text = format!(
@@ -147,7 +150,7 @@ pub fn ratio_text(ratio: &Ratio) -> String {
         ratio.median, ratio.low, ratio.high
     );
     match ratio.is_noise() {
-        true => format!("{text}, within the noise"),
+        true => format!("{text}{NOISE}"),
         false => text,
     }
 }

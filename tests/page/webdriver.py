@@ -136,10 +136,13 @@ class Browser:
         """What was logged since the last call: `browser` or `performance`."""
         return self.do("/se/log", type=kind)
 
-    def picture(self, path: Path, quality: int = 70) -> None:
+    def picture(self, path: Path, quality: int = 70, scale: float = 1.0) -> None:
         """What the window shows."""
         kind = {".png": "png", ".jpg": "jpeg", ".webp": "webp"}[path.suffix]
         chosen = {} if kind == "png" else {"quality": quality}
+        if scale != 1.0:
+            width, height, top = self.run("return [innerWidth, innerHeight, scrollY]")
+            chosen["clip"] = {"x": 0, "y": top, "width": width, "height": height, "scale": scale}
         shot = self.devtools("Page.captureScreenshot", format=kind, **chosen)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -153,6 +156,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1000)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--quality", type=int, default=70, help="of .jpg and .webp")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the picture")
     parser.add_argument("--click", action="append", default=[], help="an element to click first (CSS selector)")
     parser.add_argument("--at", help="an element to scroll to (CSS selector)")
     arguments = parser.parse_args()
@@ -165,7 +169,7 @@ def main() -> None:
             browser.click(selector)
         if arguments.at:
             browser.run("arguments[0].scrollIntoView()", browser.find(arguments.at))
-        browser.picture(arguments.picture, arguments.quality)
+        browser.picture(arguments.picture, arguments.quality, arguments.scale)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use crate::ab::report::{AbReport, VariantReport};
 use crate::ab::verdict::{ENOUGH_IOU, J_AND_F_MARGIN};
 use crate::ab::{agreement::LOST, table};
 use crate::bench::report::{ArmReport, ORDER};
-use crate::bench::table::{seconds, spread};
+use crate::bench::table::{NOISE, seconds, spread};
 use crate::media::overlay::object_colour;
 use crate::size;
 
@@ -98,7 +98,9 @@ pub(super) fn table(report: &AbReport) -> String {
     let Some((header, rows)) = rows.split_first() else {
         return String::new();
     };
-    let mut html = String::from("<div class=\"scroll\"><table class=\"cards\"><thead><tr>");
+    let mut html = String::from(
+        "<div class=\"scroll\" data-scroll role=\"region\" aria-labelledby=\"h-variants\" tabindex=\"0\"><table class=\"cards\"><thead><tr>",
+    );
     for name in header {
         html.push_str(&format!("<th scope=\"col\">{}</th>", escape(name)));
     }
@@ -136,10 +138,19 @@ pub(super) fn table(report: &AbReport) -> String {
                         (_, "frame" | "speedup") => " class=\"wide\"",
                         _ => "",
                     };
+                    // On a line of its own the table is no wider than a page.
+                    let cell = match cell.split_once(NOISE) {
+                        Some((value, _)) => {
+                            format!(
+                                "{}<br><span class=\"tag\">within the noise</span>",
+                                escape(value)
+                            )
+                        }
+                        None => escape(cell),
+                    };
                     html.push_str(&format!(
-                        "<td{class} data-label=\"{}\">{}</td>",
-                        escape(name),
-                        escape(cell)
+                        "<td{class} data-label=\"{}\">{cell}</td>",
+                        escape(name)
                     ));
                 }
             }
@@ -450,7 +461,7 @@ pub(super) fn objects(report: &AbReport) -> String {
         return String::new();
     }
     format!(
-        "<section aria-labelledby=\"h-objects\"><h2 id=\"h-objects\">Each object</h2><div class=\"scroll\"><table class=\"cards\">{rows}</tbody></table></div>\
+        "<section aria-labelledby=\"h-objects\"><h2 id=\"h-objects\">Each object</h2><div class=\"scroll\" data-scroll role=\"region\" aria-labelledby=\"h-objects\" tabindex=\"0\"><table class=\"cards\">{rows}</tbody></table></div>\
          <p class=\"note\">IoU is that with the baseline's mask of the object, from its first prompt on.</p></section>"
     )
 }
