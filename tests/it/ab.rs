@@ -115,7 +115,7 @@ fn a_comparison_leaves_a_report_a_page_and_a_table_and_is_used_again() {
 
     let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
     for word in [
-        &report.verdict.sentence,
+        &report.verdict.sentence.replace('&', "&amp;"),
         "data:image/jpeg;base64,",
         "ground truth",
         "J&amp;F against ground truth",
