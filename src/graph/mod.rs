@@ -139,6 +139,8 @@ pub enum Host {
     F32(Vec<f32>),
     /// IEEE halves.
     F16(Vec<half::f16>),
+    /// bfloat16 numbers.
+    Bf16(Vec<half::bf16>),
 }
 
 impl Host {
@@ -150,6 +152,7 @@ impl Host {
             Self::Bool(_) => Element::Bool,
             Self::F32(_) => Element::F32,
             Self::F16(_) => Element::F16,
+            Self::Bf16(_) => Element::Bf16,
         }
     }
 
@@ -161,6 +164,7 @@ impl Host {
             Self::Bool(data) => data.len(),
             Self::F32(data) => data.len(),
             Self::F16(data) => data.len(),
+            Self::Bf16(data) => data.len(),
         }
     }
 
@@ -234,6 +238,17 @@ pub struct Signature {
     pub outputs: Vec<Port>,
 }
 
+/// A node of a graph, and where the library put it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedNode {
+    /// The provider, in the library's words, such as `CPUExecutionProvider`.
+    pub provider: String,
+    /// The operator, such as `MatMul`.
+    pub operator: String,
+    /// The node's name.
+    pub name: String,
+}
+
 /// A graph that can be run.
 pub trait Graph {
     /// What the file itself says; `None` for a graph that is no file.
@@ -244,6 +259,15 @@ pub trait Graph {
     /// What whoever made the file noted in it under `key`; `None` without such a note.
     fn metadata(&self, _key: &str) -> Option<String> {
         None
+    }
+
+    /// Its nodes as they run, after the library's own changes; `None` where that was not recorded
+    /// ([`RuntimeOptions::record_placement`]).
+    ///
+    /// # Errors
+    /// A library that does not say.
+    fn placement(&self) -> Result<Option<Vec<PlacedNode>>, GraphError> {
+        Ok(None)
     }
 
     /// Gives outputs of fixed shape places of their own, now, which every run writes anew: for outputs that nobody uses

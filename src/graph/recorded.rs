@@ -121,6 +121,7 @@ impl Backend for Recorded {
             Host::Bool(data) => data.into_iter().map(|x| f32::from(u8::from(x))).collect(),
             Host::F32(data) => data,
             Host::F16(data) => data.into_iter().map(f32::from).collect(),
+            Host::Bf16(data) => data.into_iter().map(f32::from).collect(),
         };
         Ok(tensor(Value {
             element,

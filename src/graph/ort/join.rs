@@ -79,6 +79,7 @@ impl Runtime {
                     device,
                     kept: Vec::new(),
                     copies: self.counted_copies(),
+                    placed: false,
                 };
                 entry.insert(Box::new(InArena { graph, arena }))
             }

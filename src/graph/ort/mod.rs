@@ -16,8 +16,10 @@ mod blocks;
 mod copies;
 mod join;
 mod made;
+mod placement;
 mod running;
 mod sounding;
+mod trial;
 mod values;
 
 use self::arena::{Arena, Place};
@@ -48,6 +50,8 @@ pub struct RuntimeOptions {
     pub cuda_options: Vec<(String, String)>,
     /// Folder to which the library writes a profile of each graph when it is dropped: `<role>_<time>.json`.
     pub profile: Option<PathBuf>,
+    /// Whether graphs say where their nodes were put ([`Graph::placement`]).
+    pub record_placement: bool,
 }
 
 impl Default for RuntimeOptions {
@@ -61,6 +65,7 @@ impl Default for RuntimeOptions {
             pack_weights: true,
             cuda_options: Vec::new(),
             profile: None,
+            record_placement: false,
         }
     }
 }
@@ -227,6 +232,10 @@ impl Runtime {
         let builder = builder
             .with_prepacking(self.options.pack_weights)
             .map_err(message)?;
+        let builder = match self.options.record_placement {
+            true => placement::recorded(builder).map_err(message)?,
+            false => builder,
+        };
         match self.options.provider {
             Provider::Cpu => Ok(builder),
             Provider::Cuda => {
@@ -275,6 +284,7 @@ impl Runtime {
             device,
             kept: Vec::new(),
             copies: self.counted_copies(),
+            placed: self.options.record_placement,
         })
     }
 
@@ -452,6 +462,9 @@ impl Backend for Runtime {
                 .map_err(failed)?
                 .into_dyn(),
             Host::F16(data) => OrtTensor::from_array((shape, data))
+                .map_err(failed)?
+                .into_dyn(),
+            Host::Bf16(data) => OrtTensor::from_array((shape, data))
                 .map_err(failed)?
                 .into_dyn(),
         };

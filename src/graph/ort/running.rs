@@ -11,9 +11,9 @@ use ort::value::DynTensor;
 
 use super::arena::{self, Arena};
 use super::copies::CopyCount;
-use super::message;
 use super::values::{element_to, ports, unwrap, wrap};
-use crate::graph::{ArenaStats, Graph, GraphError, Signature, Tensor};
+use super::{message, placement};
+use crate::graph::{ArenaStats, Graph, GraphError, PlacedNode, Signature, Tensor};
 
 /// A session that runs through a binding.
 pub(super) struct OrtGraph {
@@ -24,6 +24,8 @@ pub(super) struct OrtGraph {
     pub kept: Vec<(String, DynTensor)>,
     /// Where inputs in the host's memory are counted; absent where graphs run there.
     pub copies: Option<Arc<CopyCount>>,
+    /// Whether the library recorded where it put the nodes.
+    pub placed: bool,
 }
 
 impl OrtGraph {
@@ -84,6 +86,17 @@ impl Graph for InArena {
 
     fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         self.arena.stats().map(Some)
+    }
+
+    fn placement(&self) -> Result<Option<Vec<PlacedNode>>, GraphError> {
+        if !self.graph.placed {
+            return Ok(None);
+        }
+        let nodes = placement::read(&self.graph.session).map_err(|error| GraphError::Device {
+            operation: format!("asking where the nodes of graph {} are", self.graph.role),
+            reason: message(error),
+        })?;
+        Ok(Some(nodes))
     }
 
     fn keep_outputs(&mut self, outputs: &[&str]) -> Result<(), GraphError> {

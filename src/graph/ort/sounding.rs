@@ -27,6 +27,17 @@ impl Runtime {
         limit: Option<u64>,
         work: impl FnOnce(&mut dyn Graph) -> Result<T, E>,
     ) -> Result<(T, ArenaStats), E> {
+        self.alone_with(role, limit, || self.session(role, path, None), work)
+    }
+
+    /// As [`Runtime::alone`], with a graph that `open` makes.
+    pub(super) fn alone_with<T, E: From<GraphError>>(
+        &self,
+        role: &str,
+        limit: Option<u64>,
+        open: impl FnOnce() -> Result<OrtGraph, GraphError>,
+        work: impl FnOnce(&mut dyn Graph) -> Result<T, E>,
+    ) -> Result<(T, ArenaStats), E> {
         let failed = |reason: String| GraphError::Device {
             operation: format!("running graph {role} alone"),
             reason,
@@ -41,7 +52,7 @@ impl Runtime {
         let arena = Arena::open(&self.environment, self.place(), limit, || self.builder())
             .map_err(|reason| self.provider_error(reason))?;
         let arena = Arc::new(arena);
-        let worked = OrtGraph::within(role, &arena, self.session(role, path, None))
+        let worked = OrtGraph::within(role, &arena, open())
             .map_err(E::from)
             .and_then(|graph| {
                 let arena = Arc::clone(&arena);
