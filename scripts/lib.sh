@@ -173,6 +173,8 @@ need_onnxruntime() {
 need_python_packages() {
     need_venv
     stamped test && return 0
+    # The lock's onnxruntime has the same files as onnxruntime-gpu.
+    rm -f "$VENV/.snow-cuda"
     say "installing export/requirements.lock into .venv (PyTorch is large: this takes minutes the first time)"
     pip_install --requirement "$LOCK" ||
         fail 'pip could not install export/requirements.lock; its message is above (the first run needs the network)'
@@ -180,4 +182,62 @@ need_python_packages() {
     pip_install --no-deps --no-build-isolation --editable "$ROOT/export" ||
         fail 'pip could not install snow-export; its message is above'
     stamp_of test > "$VENV/.snow-test"
+}
+
+# --- NVIDIA GPUs -----------------------------------------------------------------------------------------------------
+
+# Says which packages serve this machine's GPUs: 13 or 12, for scripts/cuda-13.txt or scripts/cuda-12.txt.
+choose_cuda() {
+    local listed compute version driver='' oldest=999 newest=0 number
+    listed=$(nvidia-smi --query-gpu=compute_cap,driver_version --format=csv,noheader 2> /dev/null) && [ -n "$listed" ] ||
+        fail 'nvidia-smi shows no GPU: install NVIDIA'"'"'s driver, or say which packages to install: --cuda 13 (T4 and later) or --cuda 12 (V100, P100)'
+    while IFS=', ' read -r compute version; do
+        driver=$version
+        number=$(printf '%s' "$compute" | tr -d .)
+        [ "$number" -lt "$oldest" ] && oldest=$number
+        [ "$number" -gt "$newest" ] && newest=$number
+    done <<< "$listed"
+    [ "$oldest" -ge 60 ] ||
+        fail "a GPU of this machine is sm_$oldest, but no wheel of onnxruntime-gpu has kernels before sm_60: use --provider cpu"
+    if [ "$oldest" -lt 75 ]; then
+        [ "$newest" -lt 120 ] ||
+            say "warning: sm_$oldest needs --cuda 12, whose library has no machine code for sm_$newest" >&2
+        echo 12
+    elif ! at_least "$driver" 580; then
+        say "the driver is $driver, and CUDA 13 needs 580 or later: taking CUDA 12" >&2
+        echo 12
+    elif [ "$oldest" -ge 100 ] && [ "$oldest" -lt 120 ]; then
+        # 1.31.1 has no code for it; 1.26.0 has some that the driver translates.
+        echo 12
+    else
+        echo 13
+    fi
+}
+
+# ONNX Runtime for NVIDIA GPUs with its CUDA and cuDNN, in place of the one for the processor. $1 is 12 or 13; $2 is
+# --dry-run for a look at what pip would install.
+need_onnxruntime_gpu() {
+    local list=$ROOT/scripts/cuda-$1.txt dirs
+    need_venv
+    if [ "${2:-}" = --dry-run ]; then
+        "$PY" -m pip install --disable-pip-version-check --dry-run --requirement "$list" ||
+            fail "pip finds no set of packages for $list; its message is above"
+        return 0
+    fi
+    if ! { [ -f "$VENV/.snow-cuda" ] && sha256sum --status --check "$VENV/.snow-cuda"; } 2> /dev/null; then
+        say "installing $(grep '^onnxruntime-gpu' "$list") with CUDA and cuDNN into .venv (several GB)"
+        # Both wheels have the same files.
+        "$PY" -m pip uninstall --quiet --yes --disable-pip-version-check onnxruntime onnxruntime-gpu
+        rm -f "$VENV/.snow-cuda"
+        pip_install --requirement "$list" || fail "pip could not install $list; its message is above"
+        sha256sum "$list" > "$VENV/.snow-cuda"
+        # scripts/demo must not put the other one in its place.
+        stamp_of run > "$VENV/.snow-run"
+    fi
+    dirs=$(find "$VENV"/lib/python*/site-packages/nvidia -maxdepth 2 -name lib | sort | paste -sd:)
+    cat > "$VENV/cuda.sh" << END
+# Where the loader finds CUDA's and cuDNN's libraries: \`. .venv/cuda.sh\` before snow-ort --provider cuda.
+export LD_LIBRARY_PATH='$dirs'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+END
+    say 'CUDA is ready: run `. .venv/cuda.sh`, then `snow-ort doctor --provider cuda`'
 }

@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod cli;
 pub mod coco;
 pub mod detector;
+pub mod doctor;
 pub mod follower;
 pub mod graph;
 pub mod ground_truth;

@@ -60,6 +60,29 @@ impl Manifest {
         self.graphs.iter().find(|graph| graph.role == role)
     }
 
+    /// How many files the manifest lists.
+    pub fn files(&self) -> usize {
+        self.file_bytes().count()
+    }
+
+    /// Bytes of all files that the manifest lists.
+    pub fn bytes(&self) -> u64 {
+        self.file_bytes().sum()
+    }
+
+    fn file_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        let graphs = self.graphs.iter().flat_map(|graph| {
+            let data = graph.data.as_ref().map(|data| data.bytes);
+            std::iter::once(graph.bytes).chain(data)
+        });
+        let tokenizer = self
+            .detector
+            .iter()
+            .map(|detector| detector.tokenizer.bytes);
+        let golden = self.golden.iter().map(|golden| golden.bytes);
+        graphs.chain(tokenizer).chain(golden)
+    }
+
     /// The command that writes this bundle again.
     pub fn export_command(&self) -> String {
         let parts = if self.detector.is_some() {

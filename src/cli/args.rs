@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use super::ab::args::AbArgs;
+use super::doctor::{DoctorArgs, TrialArgs};
+use super::inspect::InspectArgs;
 use super::propose::{GraphArgs, ProposalArgs};
+use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
 use crate::graph::{Provider, RuntimeOptions};
 use crate::prompts::FlagPrompt;
@@ -40,8 +43,19 @@ pub(super) enum Command {
     /// Track frames as they are asked for on standard input; what `bench` starts
     #[command(hide = true)]
     BenchWorker(WorkerArgs),
+    /// Say why a bundle does not run here, or runs slowly or wrongly, and what to do
+    Doctor(DoctorArgs),
+    /// Try a provider; what `doctor` starts
+    #[command(hide = true)]
+    DoctorTrial(TrialArgs),
+    /// Say what a bundle is: graphs, shapes, sizes, policy, source, versions, licence
+    Inspect(InspectArgs),
     /// Print the JSON Schema of a bundle's manifest.json
     Schema,
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
 }
 
 // One line a paragraph: clap wraps them to the terminal.

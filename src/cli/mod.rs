@@ -9,7 +9,9 @@ mod bench;
 mod budget;
 mod detect;
 pub mod discovery;
+mod doctor;
 mod guard;
+mod inspect;
 mod model;
 mod models;
 mod outputs;
@@ -19,6 +21,7 @@ mod progress;
 mod propose;
 mod run;
 pub mod score;
+mod shell;
 mod signals;
 pub mod sink;
 mod survey;
@@ -30,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+use crate::doctor::Verdict;
 use crate::graph::Provider;
 
 /// The exit code of whatever could not be done.
@@ -82,6 +86,27 @@ pub fn main() -> ExitCode {
             let flags = flags("bench-worker", &worker_args.prompting);
             worker::run(&worker_args, &flags).map(|()| ExitCode::SUCCESS)
         }
+        args::Command::Doctor(doctor_args) => {
+            doctor::run(&doctor_args).map(|verdict| match verdict {
+                Verdict::Fine => ExitCode::SUCCESS,
+                Verdict::Findings => ExitCode::from(EXIT_OUTSIDE),
+                Verdict::Fails => ExitCode::from(EXIT_FAILED),
+            })
+        }
+        args::Command::DoctorTrial(trial_args) => {
+            doctor::run_trial(&trial_args).map(|()| ExitCode::SUCCESS)
+        }
+        args::Command::Inspect(inspect_args) => {
+            inspect::run(&inspect_args).map(|as_exported| match as_exported {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(EXIT_OUTSIDE),
+            })
+        }
+        args::Command::Completions(shell_args) => {
+            shell::completions(&shell_args);
+            Ok(ExitCode::SUCCESS)
+        }
+        args::Command::Man(man_args) => shell::man(&man_args).map(|()| ExitCode::SUCCESS),
         args::Command::Schema => {
             say(crate::bundle::schema().trim_end());
             Ok(ExitCode::SUCCESS)
@@ -106,8 +131,15 @@ fn spare_workspaces(command: &args::Command) {
         args::Command::Detect(args) => args.runtime.provider,
         args::Command::Plan(args) => args.runtime.provider,
         args::Command::BenchWorker(args) => args.runtime.provider,
-        // It starts processes that may be other programs.
-        args::Command::Ab(_) | args::Command::Bench(_) | args::Command::Schema => return,
+        args::Command::DoctorTrial(args) => args.runtime.provider,
+        // They start processes, which may be other programs, or run no graph.
+        args::Command::Ab(_)
+        | args::Command::Bench(_)
+        | args::Command::Doctor(_)
+        | args::Command::Inspect(_)
+        | args::Command::Completions(_)
+        | args::Command::Man(_)
+        | args::Command::Schema => return,
     };
     if provider == Provider::Cuda && std::env::var_os(NAME).is_none() {
         // SAFETY: the program has one thread yet.

@@ -1,0 +1,233 @@
+//! A report as text.
+
+use std::collections::BTreeMap;
+
+use crate::cli::{counted, say};
+use crate::doctor::facts::{CudaFacts, Facts, GraphFacts, ProviderFacts};
+use crate::doctor::{MOST_OBJECTS, Report, Severity, Verdict};
+use crate::size;
+
+/// Prints it: what there is, how each provider did, what was found, how it stands.
+pub(super) fn show(report: &Report) {
+    for line in lines(report) {
+        say(&line);
+    }
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("snow-ort {}", report.snow_ort)];
+    machine(&report.facts, &mut lines);
+    library(&report.facts, &mut lines);
+    bundle(&report.facts, &mut lines);
+    for tried in &report.facts.providers {
+        provider(tried, &mut lines);
+    }
+    if !report.findings.is_empty() {
+        lines.push(String::new());
+    }
+    for finding in &report.findings {
+        let mut what = finding.what.lines();
+        let first = what.next().unwrap_or_default();
+        lines.push(format!("{} ({}): {first}", finding.severity, finding.code));
+        lines.extend(what.map(|line| format!("    {line}")));
+        lines.push(format!("    fix: {}", finding.fix));
+    }
+    lines.push(String::new());
+    let matter = |severity: Severity| {
+        let all = report.findings.iter();
+        all.filter(|finding| finding.severity == severity).count() as u64
+    };
+    lines.push(match report.verdict {
+        Verdict::Fine => "all fine".to_owned(),
+        Verdict::Findings => format!(
+            "it works, with {}",
+            counted(matter(Severity::Warning), "warning")
+        ),
+        Verdict::Fails => format!(
+            "it does not work: {}",
+            counted(matter(Severity::Error), "error")
+        ),
+    });
+    lines
+}
+
+fn row(name: &str, text: &str) -> String {
+    format!("{name:<10} {text}").trim_end().to_owned()
+}
+
+fn machine(facts: &Facts, lines: &mut Vec<String>) {
+    let host = &facts.host;
+    let parts = [
+        host.system.clone(),
+        host.kernel.clone(),
+        Some(host.architecture.clone()),
+        host.glibc
+            .as_ref()
+            .map(|version| format!("glibc {version}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    lines.push(row("system", &parts.join(", ")));
+    let name = host.processor.as_deref().unwrap_or("of unknown name");
+    lines.push(row(
+        "processor",
+        &format!(
+            "{name}, {}: {}",
+            counted(host.cores as u64, "core"),
+            host.features.join(" ")
+        ),
+    ));
+    if let Some(bytes) = host.memory_bytes {
+        let free = host
+            .available_bytes
+            .map_or(String::new(), |free| format!(", {} free", size::show(free)));
+        lines.push(row("memory", &format!("{}{free}", size::show(bytes))));
+    }
+    for gpu in &facts.gpus {
+        let used = gpu.used_bytes.map_or(String::new(), |used| {
+            format!(" ({} in use)", size::show(used))
+        });
+        lines.push(row(
+            &format!("gpu {}", gpu.index),
+            &format!(
+                "{}, {}, {}{used}, driver {}",
+                gpu.name,
+                gpu.compute,
+                size::show(gpu.memory_bytes),
+                gpu.driver
+            ),
+        ));
+    }
+    if facts.gpus.is_empty() {
+        let why = facts.driver.smi_failure.as_deref().unwrap_or_default();
+        lines.push(row("gpu", &format!("none ({why})")));
+    }
+}
+
+fn library(facts: &Facts, lines: &mut Vec<String>) {
+    let library = &facts.library;
+    let Some(path) = &library.path else {
+        lines.push(row("library", "none"));
+        return;
+    };
+    lines.push(row(
+        "library",
+        &format!(
+            "{} ({})",
+            path.display(),
+            library.origin.as_deref().unwrap_or_default()
+        ),
+    ));
+    let mut parts = vec![format!(
+        "ONNX Runtime {}",
+        library.version.as_deref().unwrap_or("of unknown version")
+    )];
+    if !library.providers.is_empty() {
+        parts.push(library.providers.join(" "));
+    }
+    if let Some(glibc) = &library.needs_glibc {
+        parts.push(format!("needs glibc {glibc}"));
+    }
+    lines.push(row("", &parts.join(", ")));
+    if let Some(cuda) = &library.cuda {
+        lines.push(row("", &for_gpus(cuda)));
+    }
+}
+
+fn for_gpus(cuda: &CudaFacts) -> String {
+    let names = |list: &[crate::doctor::facts::Compute]| {
+        let names: Vec<String> = list.iter().map(ToString::to_string).collect();
+        names.join(" ")
+    };
+    let mut parts = vec![match cuda.cuda_major {
+        Some(major) => format!("for CUDA {major}"),
+        None => "for CUDA".to_owned(),
+    }];
+    if !cuda.kernels.is_empty() {
+        parts.push(format!("kernels for {}", names(&cuda.kernels)));
+    }
+    if !cuda.portable.is_empty() {
+        parts.push(format!("portable from {}", names(&cuda.portable)));
+    }
+    let found = cuda.needs.iter().filter(|needed| needed.found.is_some());
+    parts.push(format!(
+        "{} of {} CUDA libraries found",
+        found.count(),
+        cuda.needs.len()
+    ));
+    if let Some(version) = &cuda.cudnn {
+        parts.push(format!("cuDNN {version}"));
+    }
+    parts.join(", ")
+}
+
+fn bundle(facts: &Facts, lines: &mut Vec<String>) {
+    let Some(bundle) = &facts.bundle else {
+        lines.push(row("bundle", "none"));
+        return;
+    };
+    let mut text = bundle.dir.display().to_string();
+    if let (Some(px), Some(precision)) = (bundle.resolution, &bundle.precision) {
+        text.push_str(&format!(" ({px} px, {precision})"));
+    }
+    let state = match &bundle.failure {
+        Some(_) => "damaged".to_owned(),
+        None => format!(
+            "{} as exported, golden vectors for {}",
+            counted(bundle.files as u64, "file"),
+            counted(bundle.golden_graphs as u64, "graph")
+        ),
+    };
+    lines.push(row("bundle", &format!("{text}: {state}")));
+}
+
+fn provider(tried: &ProviderFacts, lines: &mut Vec<String>) {
+    let state = match (&tried.failure, tried.serves) {
+        (None, _) => "serves".to_owned(),
+        (Some(failure), true) => format!("serves, but {}: {}", failure.during, failure.reason),
+        (Some(failure), false) => format!("cannot serve: {}: {}", failure.during, failure.reason),
+    };
+    lines.push(row(&tried.provider, &state));
+    for graph in &tried.graphs {
+        lines.push(format!("  {:<18} {}", graph.role, graph_text(graph)));
+    }
+    if let Some(memory) = &tried.memory {
+        let most = match memory.most_objects {
+            MOST_OBJECTS => format!("{MOST_OBJECTS} or more objects fit"),
+            most => format!("{} fit", counted(most as u64, "object")),
+        };
+        lines.push(format!(
+            "  {:<18} one object takes {}; {most} in --mem-limit {}",
+            "memory",
+            size::show(memory.one_object_bytes),
+            size::show(memory.budget_bytes).replace(' ', "")
+        ));
+    }
+}
+
+fn graph_text(graph: &GraphFacts) -> String {
+    if let Some(why) = &graph.failure {
+        return format!("fails: {why}");
+    }
+    let mut parts = vec![match &graph.golden {
+        None => "loads; no golden vectors".to_owned(),
+        Some(golden) => match golden.relative_l2 {
+            Some(distance) => format!("{distance:.1e} from the reference ({})", golden.output),
+            None => format!("not finite ({})", golden.output),
+        },
+    }];
+    let mut nodes: BTreeMap<&str, u64> = BTreeMap::new();
+    for placed in &graph.placement {
+        *nodes.entry(placed.provider.as_str()).or_default() += placed.nodes as u64;
+    }
+    for (provider, count) in nodes {
+        let name = provider.trim_end_matches("ExecutionProvider");
+        parts.push(format!("{} on {name}", counted(count, "node")));
+    }
+    for kernel in &graph.attention {
+        parts.push(format!(
+            "{} {} in {} ({})",
+            kernel.nodes, kernel.operator, kernel.kernel, kernel.dtype
+        ));
+    }
+    parts.join("; ")
+}
