@@ -170,11 +170,8 @@ fn lines(dir: &Path, manifest: &Manifest, damage: Option<&str>) -> Vec<String> {
     for graph in &manifest.graphs {
         describe(graph, &mut lines);
     }
-    let golden: Vec<&str> = manifest
-        .golden
-        .iter()
-        .map(|file| file.kind.as_str())
-        .collect();
+    let golden = manifest.golden.iter().map(|file| file.kind.as_str());
+    let golden: Vec<&str> = golden.filter(|&kind| kind != "input").collect();
     lines.push(row(
         "golden",
         &match golden.as_slice() {

@@ -21,7 +21,7 @@ pub struct Elf {
     /// The glibc that it needs at least, such as `2.28`.
     pub glibc: Option<String>,
     /// The section with code for GPUs: its place and length in the file.
-    fatbin: Option<(u64, u64)>,
+    pub fatbin: Option<(u64, u64)>,
 }
 
 /// Reads the headers of a 64-bit shared library.

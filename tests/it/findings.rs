@@ -212,6 +212,12 @@ fn a_v100_is_told_exactly_what_to_install() {
     asked.required = Some("cuda".to_owned());
     only(asked, Severity::Error, "no-kernels");
 
+    // With the processor asked for, nothing is wrong.
+    let mut not_wanted = v100("1.31.1");
+    not_wanted.required = Some("cpu".to_owned());
+    not_wanted.providers.pop();
+    assert_eq!(judged(not_wanted).verdict, Verdict::Fine);
+
     // The right wheel with a cuDNN that is too new.
     let mut new_cudnn = v100("1.26.0");
     new_cudnn.library.cuda.as_mut().unwrap().cudnn = Some("9.11.0.98".to_owned());

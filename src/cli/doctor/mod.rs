@@ -49,7 +49,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "DIR")]
     pub models: Option<PathBuf>,
 
-    /// A provider that has to serve: cpu or cuda [default: cuda may fail, which is a warning]
+    /// What has to serve: cuda, or cpu, and no GPU is tried [default: a GPU may fail, which is a warning]
     #[arg(long, value_name = "cpu|cuda")]
     pub provider: Option<Provider>,
 
@@ -129,7 +129,11 @@ fn gather(args: &DoctorArgs, unfinished: &Unfinished) -> Result<Facts> {
     };
     let desk = scratch(unfinished).context("cannot make a folder for what the trials tell")?;
     let has_gpu = facts.library.cuda.is_some() && !facts.gpus.is_empty();
-    let cuda = (has_gpu || args.provider == Some(Provider::Cuda)).then_some(Provider::Cuda);
+    let wanted = match args.provider {
+        Some(provider) => provider == Provider::Cuda,
+        None => has_gpu,
+    };
+    let cuda = wanted.then_some(Provider::Cuda);
     for provider in [Provider::Cpu].into_iter().chain(cuda) {
         if std::io::stderr().is_terminal() {
             complain(&format!("trying {provider} …"));

@@ -170,7 +170,7 @@ fn bundle(facts: &Facts, lines: &mut Vec<String>) {
         text.push_str(&format!(" ({px} px, {precision})"));
     }
     let state = match &bundle.failure {
-        Some(_) => "damaged".to_owned(),
+        Some(_) => "cannot be used".to_owned(),
         None => format!(
             "{} as exported, golden vectors for {}",
             counted(bundle.files as u64, "file"),
@@ -196,10 +196,10 @@ fn provider(tried: &ProviderFacts, lines: &mut Vec<String>) {
             most => format!("{} fit", counted(most as u64, "object")),
         };
         lines.push(format!(
-            "  {:<18} one object takes {}; {most} in --mem-limit {}",
+            "  {:<18} one object takes {}; {most} in --mem-limit {}MiB",
             "memory",
             size::show(memory.one_object_bytes),
-            size::show(memory.budget_bytes).replace(' ', "")
+            memory.budget_bytes >> 20
         ));
     }
 }

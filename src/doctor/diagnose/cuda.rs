@@ -315,7 +315,7 @@ fn missing(cuda: &CudaFacts, severity: Severity) -> Option<Finding> {
         .find(|wheel| Some(wheel.cuda_major) == cuda.cuda_major);
     let fix = match wheel {
         Some(wheel) => format!(
-            "install CUDA {} and cuDNN 9: {}; then export LD_LIBRARY_PATH as `snow-ort doctor` says",
+            "install CUDA {} and cuDNN 9: {}; then run `snow-ort doctor` again, which says where the loader has to look",
             wheel.cuda,
             Wheel::command(&wheel)
         ),

@@ -27,12 +27,14 @@ fn finding(severity: Severity, code: &str, what: String, fix: String) -> Finding
     }
 }
 
-/// How much it matters that a provider cannot serve: the processor always has to, a GPU if it was asked for.
+/// How much it matters that a provider cannot serve: the processor always has to; a GPU if it was asked for, and not at all
+/// if the processor was.
 fn severity_of(provider: &str, facts: &Facts) -> Severity {
-    if provider == "cpu" || facts.required.as_deref() == Some(provider) {
-        Severity::Error
-    } else {
-        Severity::Warning
+    match facts.required.as_deref() {
+        _ if provider == "cpu" => Severity::Error,
+        Some(required) if required == provider => Severity::Error,
+        Some(_) => Severity::Note,
+        None => Severity::Warning,
     }
 }
 

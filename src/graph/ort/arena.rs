@@ -61,6 +61,8 @@ impl Arena {
         limit: Option<u64>,
         builder: impl FnOnce() -> Result<SessionBuilder, String>,
     ) -> Result<Self, String> {
+        // First of all: this says why a provider cannot be loaded, where registering an arena for it ends the process.
+        let builder = builder()?;
         let blocks = match place.provider {
             Provider::Cpu => Some(Blocks::new(limit).map_err(message)?),
             Provider::Cuda => None,
@@ -71,8 +73,8 @@ impl Arena {
         }
         .map_err(message)?;
         // The library hands out a registered allocator through a session only.
-        let allocator = builder()
-            .and_then(|builder| smallest_session(&builder).map_err(message))
+        let allocator = smallest_session(&builder)
+            .map_err(message)
             .and_then(|session| {
                 let memory = place.memory().map_err(message)?;
                 Allocator::new(&session, memory).map_err(message)

@@ -233,7 +233,7 @@ impl Runtime {
             .with_prepacking(self.options.pack_weights)
             .map_err(message)?;
         let builder = match self.options.record_placement {
-            true => placement::recorded(builder).map_err(message)?,
+            true => placement::record(builder)?,
             false => builder,
         };
         match self.options.provider {

@@ -5,14 +5,17 @@ use std::{ptr, slice};
 
 use ort::AsPointer as _;
 use ort::session::Session;
-use ort::session::builder::{BuilderResult, SessionBuilder};
+use ort::session::builder::SessionBuilder;
 use ort::sys;
 
+use super::message;
 use crate::graph::PlacedNode;
 
-/// A builder whose sessions record it.
-pub(super) fn recorded(builder: SessionBuilder) -> BuilderResult {
-    builder.with_config_entry("session.record_ep_graph_assignment_info", "1")
+/// Has the sessions of a builder record it.
+pub(super) fn record(builder: SessionBuilder) -> Result<SessionBuilder, String> {
+    builder
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")
+        .map_err(message)
 }
 
 fn check(status: sys::OrtStatusPtr) -> ort::Result<()> {
