@@ -225,10 +225,11 @@ pub fn conclude(
         graph.attention = kernels.remove(&graph.role).unwrap_or_default();
     }
     if !ended || end != End::Exit && facts.failure.is_none() {
+        // A panic ends in advice for programmers.
         let last = printed
             .lines()
             .map(str::trim)
-            .rfind(|line| !line.is_empty());
+            .rfind(|line| !line.is_empty() && !line.starts_with("note: "));
         let words = last.map_or(String::new(), |line| format!("; its last words: {line}"));
         let (kind, how) = match end {
             End::Signal(signal) => (

@@ -107,6 +107,8 @@ pub(super) fn start(
     if let Some(budget) = launch.budget {
         command.args(["--budget", &budget.to_string()]);
     }
+    // Its last words are shown, and a stack is none.
+    command.env("RUST_BACKTRACE", "0");
     if launch.provider == Provider::Cuda {
         command.env(attention::VARIABLE, "1");
     }
