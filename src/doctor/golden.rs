@@ -14,7 +14,8 @@
 //!
 //! The first step of fp32 and of fp16 is the exporter's own: a graph that it wrote was within it on the processor. fp32 is
 //! that wide because a memory is stored as bfloat16, where one last bit that falls the other way is 2^-8 of a value, and
-//! because GPUs may multiply with TF32.
+//! because GPUs may multiply with TF32. On the processor, with small random weights, the worst outputs were at 1e-6 in fp32,
+//! 1.7e-3 in fp16 and 3.9e-2 in int8.
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
