@@ -20,6 +20,7 @@ pub mod ground_truth;
 pub mod media;
 pub mod metrics;
 pub mod output;
+pub mod package;
 pub mod plan;
 pub mod policy;
 pub mod prompts;

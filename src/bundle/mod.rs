@@ -16,10 +16,13 @@ pub use manifest::{
     DType, DataFile, Detector, Dim, Follow, GoldenFile, GraphFile, Manifest, Masks, Memory, Policy,
     Precision, Preprocess, Role, SCHEMA_VERSION, Source, TensorSpec, Versions, accepted_versions,
 };
-pub(crate) use verify::hex_digest;
+pub(crate) use verify::{hex, hex_digest};
 
 /// Name of the manifest inside of a bundle's folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Name of the checkpoint's licence inside of a bundle's folder.
+const LICENCE_FILE: &str = "LICENSE";
 
 /// The memory policies that this program carries out.
 const POLICIES: [&str; 1] = ["sam2_memory_bank"];
@@ -264,6 +267,19 @@ impl Bundle {
     /// The bundle's folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Paths of all files that belong to the bundle, inside of its folder: the manifest, the licence if there is one, and
+    /// what the manifest lists.
+    pub fn files(&self) -> Vec<String> {
+        let mut files = vec![MANIFEST_FILE.to_owned()];
+        files.extend(verify::names(&self.manifest));
+        if self.dir.join(LICENCE_FILE).is_file() {
+            files.push(LICENCE_FILE.to_owned());
+        }
+        files.sort();
+        files.dedup();
+        files
     }
 
     /// Path of the graph with `role`; None when the bundle has no such graph (never for [`Role::REQUIRED`]).

@@ -50,8 +50,15 @@ pub(crate) fn hex_digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Hexadecimal digits of `bytes`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Paths of the files that the manifest lists.
+pub(super) fn names(manifest: &Manifest) -> Vec<String> {
+    let listed = list(manifest);
+    listed.iter().map(|entry| entry.file.to_owned()).collect()
 }
 
 fn list(manifest: &Manifest) -> Vec<Listed<'_>> {

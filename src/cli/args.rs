@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, Parser, Subcommand};
 use super::ab::args::AbArgs;
 use super::doctor::{DoctorArgs, TrialArgs};
 use super::inspect::InspectArgs;
+use super::package::PackageArgs;
 use super::propose::{GraphArgs, ProposalArgs};
 use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
@@ -50,6 +51,8 @@ pub(super) enum Command {
     DoctorTrial(TrialArgs),
     /// Say what a bundle is: graphs, shapes, sizes, policy, source, versions, licence
     Inspect(InspectArgs),
+    /// Pack the program with its libraries and bundles into one archive
+    Package(PackageArgs),
     /// Print the JSON Schema of a bundle's manifest.json
     Schema,
     /// Print a completion script for a shell

@@ -15,6 +15,7 @@ mod inspect;
 mod model;
 mod models;
 mod outputs;
+mod package;
 pub mod pipeline;
 mod plan;
 mod progress;
@@ -107,6 +108,9 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         args::Command::Man(man_args) => shell::man(&man_args).map(|()| ExitCode::SUCCESS),
+        args::Command::Package(package_args) => {
+            package::run(&package_args).map(|()| ExitCode::SUCCESS)
+        }
         args::Command::Schema => {
             say(crate::bundle::schema().trim_end());
             Ok(ExitCode::SUCCESS)
@@ -139,6 +143,7 @@ fn spare_workspaces(command: &args::Command) {
         | args::Command::Inspect(_)
         | args::Command::Completions(_)
         | args::Command::Man(_)
+        | args::Command::Package(_)
         | args::Command::Schema => return,
     };
     if provider == Provider::Cuda && std::env::var_os(NAME).is_none() {
