@@ -80,6 +80,8 @@ look_for_system() {
     if [ "$1" = test ]; then
         command -v ffmpeg > /dev/null && command -v ffprobe > /dev/null ||
             { missing+=', the ffmpeg and ffprobe commands' packages+=' ffmpeg'; }
+        command -v zstd > /dev/null || { missing+=', zstd' packages+=' zstd'; }
+        command -v readelf > /dev/null || { missing+=', readelf' packages+=' binutils'; }
     fi
     missing=${missing#, }
     packages=${packages# }
@@ -167,6 +169,18 @@ need_onnxruntime() {
     pip_install --constraint "$LOCK" onnxruntime ||
         fail 'pip could not install onnxruntime; its message is above (the first run needs the network)'
     stamp_of run > "$VENV/.snow-run"
+}
+
+# The last release whose GPU wheel has kernels for V100 (see src/package/runtime.rs), beside .venv.
+OLDER_ORT_VERSION=1.26.0
+OLDER_ORT=$ROOT/.onnxruntime-$OLDER_ORT_VERSION
+need_older_onnxruntime() {
+    [ -f "$OLDER_ORT/onnxruntime/capi/libonnxruntime.so.$OLDER_ORT_VERSION" ] && return 0
+    say "installing onnxruntime $OLDER_ORT_VERSION into ${OLDER_ORT#"$ROOT"/}"
+    rm -rf "$OLDER_ORT" "$OLDER_ORT.partial"
+    pip_install --no-deps --target "$OLDER_ORT.partial" "onnxruntime==$OLDER_ORT_VERSION" ||
+        fail "pip could not install onnxruntime $OLDER_ORT_VERSION; its message is above (the first run needs the network)"
+    mv "$OLDER_ORT.partial" "$OLDER_ORT"
 }
 
 # Everything of the lock, and snow-export itself.

@@ -327,7 +327,8 @@ impl Pack {
         self.originals.insert(path.to_owned(), sha256);
     }
 
-    /// A library, with its own folder as RPATH. One that has it already stays as it is, byte for byte.
+    /// A library, with its own folder as RPATH. NVIDIA's licences ask for files as they are: those stay so if they look
+    /// there already. A RUNPATH elsewhere becomes an RPATH, which comes before LD_LIBRARY_PATH.
     fn library(
         &mut self,
         name: &str,
@@ -341,10 +342,12 @@ impl Pack {
             content: Content::File(library.path.clone()),
         };
         let original = entry.sum()?.sha256;
+        let mut as_it_is = false;
         if let Origin::Wheel(distribution) = &library.origin {
             distribution.check(&library.path, &original)?;
+            as_it_is = distribution.is_nvidia() && library.elf.looks_beside_itself();
         }
-        if !library.elf.looks_beside_itself() {
+        if !as_it_is {
             let bytes = fs::read(&library.path).map_err(PackageError::read(&library.path))?;
             entry.content = Content::Bytes(elf::beside_itself(&bytes, &library.path)?);
             self.original(&entry.path, original);

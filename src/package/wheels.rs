@@ -128,6 +128,11 @@ impl Distribution {
         format!("{} {}", self.name, self.version)
     }
 
+    /// Whether it is one of NVIDIA's.
+    pub fn is_nvidia(&self) -> bool {
+        normalized(&self.name).starts_with("nvidia-")
+    }
+
     /// The shared libraries that it has, by file name.
     pub fn libraries(&self) -> BTreeMap<String, PathBuf> {
         let mut libraries = BTreeMap::new();
