@@ -1,9 +1,9 @@
 //! snow-ort: tracks objects in video with SAM3 as ONNX graphs, inside a memory budget, without Python.
 //!
 //! Who may use whom: [`cli`] uses everything and is the only code that prints; [`tracker`] uses [`policy`], [`bank`]
-//! and [`graph`]; [`detector`] uses [`text`] and [`graph`], [`follower`] the detector, the tracker and
-//! [`policy`]; [`proposals`] uses [`graph`] and [`media`]; [`bank`] uses
-//! [`policy`]'s types and [`graph`]'s tensors; [`policy`] and [`metrics`] use
+//! and [`graph`]; [`detector`] uses [`text`] and [`graph`], [`follower`] the detector, the tracker and [`policy`];
+//! [`proposals`] uses [`graph`] and [`media`]; [`bank`] uses [`policy`]'s types and [`graph`]'s tensors; [`package`] uses
+//! [`bundle`]; [`policy`] and [`metrics`] use
 //! nothing.
 
 pub mod ab;

@@ -183,13 +183,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             closure.inside,
-            BTreeSet::from(
-                names(&["a.so", "b.so", "d.so"])
-                    .as_slice()
-                    .iter()
-                    .cloned()
-                    .collect::<BTreeSet<_>>()
-            )
+            names(&["a.so", "b.so", "d.so"]).into_iter().collect()
         );
         assert_eq!(closure.outside.iter().collect::<Vec<_>>(), ["libc.so.6"]);
         assert_eq!(
