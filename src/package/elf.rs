@@ -41,9 +41,10 @@ impl Elf {
         })
     }
 
-    /// Whether libraries in its own folder are looked for first.
-    pub fn looks_beside_itself(&self) -> bool {
-        self.search.first().is_some_and(|first| first == ORIGIN)
+    /// Whether libraries in its own folder are found without a change, once a library that has it as RPATH loads this one:
+    /// an RPATH holds for what is loaded by its file too, unless that names places itself.
+    pub fn finds_its_folder(&self) -> bool {
+        self.search.is_empty() || self.search.iter().any(|place| place == ORIGIN)
     }
 }
 

@@ -327,8 +327,8 @@ impl Pack {
         self.originals.insert(path.to_owned(), sha256);
     }
 
-    /// A library, with its own folder as RPATH. NVIDIA's licences ask for files as they are: those stay so if they look
-    /// there already. A RUNPATH elsewhere becomes an RPATH, which comes before LD_LIBRARY_PATH.
+    /// A library, with its own folder as RPATH. NVIDIA's licences ask for files as they are: those stay so if they find
+    /// it already. A RUNPATH elsewhere becomes an RPATH, which comes before LD_LIBRARY_PATH.
     fn library(
         &mut self,
         name: &str,
@@ -345,7 +345,7 @@ impl Pack {
         let mut as_it_is = false;
         if let Origin::Wheel(distribution) = &library.origin {
             distribution.check(&library.path, &original)?;
-            as_it_is = distribution.is_nvidia() && library.elf.looks_beside_itself();
+            as_it_is = distribution.is_nvidia() && library.elf.finds_its_folder();
         }
         if !as_it_is {
             let bytes = fs::read(&library.path).map_err(PackageError::read(&library.path))?;

@@ -138,6 +138,10 @@ impl Distribution {
         let mut libraries = BTreeMap::new();
         for path in self.files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
+            // NVIDIA's second builds of a library, under names that nobody asks for.
+            if name.contains(".alt.so") {
+                continue;
+            }
             let is_library =
                 name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
             if is_library {
