@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::bundle::{Bundle, Role};
-use crate::graph::{Backend, Element, Graph, GraphError, Host, Tensor};
+use crate::graph::{Backend, Graph, GraphError, Host, Tensor, exactly};
 use crate::text::{TextError, TextTokenizer};
 use crate::tracker::{TrackError, load_graph};
 
@@ -16,7 +16,9 @@ use crate::tracker::{TrackError, load_graph};
 #[non_exhaustive]
 pub enum DetectError {
     /// The bundle has no detector.
-    #[error("{bundle} has no detector; export it with `{remedy} --parts tracker,detector`")]
+    #[error(
+        "{bundle} has no detector; export it with `{remedy} --parts tracker,detector`, or give another with --model"
+    )]
     NoDetector {
         /// The bundle's folder.
         bundle: String,
@@ -275,7 +277,11 @@ pub fn encode_texts(
     Ok(encoded)
 }
 
-fn described(bundle: &Bundle) -> Result<&crate::bundle::Detector, DetectError> {
+/// What the manifest says of the detector.
+///
+/// # Errors
+/// [`DetectError::NoDetector`].
+pub(crate) fn described(bundle: &Bundle) -> Result<&crate::bundle::Detector, DetectError> {
     let manifest = bundle.manifest();
     let missing = || DetectError::NoDetector {
         bundle: bundle.dir().display().to_string(),
@@ -311,16 +317,6 @@ impl Backbone {
         let image = backend.upload(&[1, side, side, 3], Host::U8(image))?;
         let outputs = self.graph.run(&[("image", &image)], &["backbone_nlc"])?;
         let [tokens] = exactly("vision_encoder", outputs)?;
-        debug_assert!(!matches!(tokens.element(), Element::U8));
         Ok(tokens)
     }
-}
-
-fn exactly<const N: usize>(role: &str, outputs: Vec<Tensor>) -> Result<[Tensor; N], GraphError> {
-    let count = outputs.len();
-    outputs.try_into().map_err(|_| GraphError::Tensor {
-        name: format!("outputs of {role}"),
-        expected: N.to_string(),
-        got: count.to_string(),
-    })
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::bundle::{Bundle, Follow};
 use crate::detector::{DetectError, Detector, encode_texts};
 use crate::graph::{GraphError, Runtime, Tensor};
-use crate::media::mask::{BinaryMask, soft_mask_prompt};
+use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt};
 use crate::policy::follow::{
     FollowParameters, Following, Found, Pixels, Predicted, fill_and_clean, shrunk,
     suppress_overlaps,
@@ -308,7 +308,6 @@ impl Follower {
         verdict: &crate::policy::follow::Verdict,
     ) -> FrameResult {
         let side = self.tracker.low_size();
-        let sigmoid = |logit: f32| 1.0 / (1.0 + (-logit).exp());
         // Masks and scores are those of the objects before this frame, and the reference pairs them with the objects
         // after it: where one was removed, those behind it get their neighbour's on this one frame.
         let mut shown: BTreeMap<u32, (Vec<f32>, f32)> = BTreeMap::new();

@@ -16,7 +16,7 @@ pub use manifest::{
     DType, DataFile, Detector, Dim, Follow, GoldenFile, GraphFile, Manifest, Masks, Memory, Policy,
     Precision, Preprocess, Role, SCHEMA_VERSION, Source, TensorSpec, Versions, accepted_versions,
 };
-pub(crate) use verify::{hex, hex_digest};
+pub(crate) use verify::{hash_file, hex, hex_digest};
 
 /// Name of the manifest inside of a bundle's folder.
 pub const MANIFEST_FILE: &str = "manifest.json";

@@ -199,7 +199,8 @@ fn check_hash(entry: &Listed<'_>, path: &Path, remedy: &str) -> Result<(), Bundl
     })
 }
 
-fn hash_file(path: &Path) -> io::Result<String> {
+/// SHA-256 of a file in hexadecimal digits.
+pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];

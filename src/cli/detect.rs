@@ -11,14 +11,15 @@ use safetensors::tensor::TensorView;
 use super::args::DetectArgs;
 use super::progress::Progress;
 use super::signals::Interrupt;
+use super::texts::distinct;
 use super::{complain, counted, models, say};
 use crate::bundle::Bundle;
 use crate::coco::{CocoAnnotation, CocoCategory, CocoFile, CocoImage, CocoInfo};
-use crate::detector::{Backbone, Candidates, Detector, Exemplar, encode_texts};
+use crate::detector::{Backbone, Candidates, Detector, Exemplar, described, encode_texts};
 use crate::graph::{Backend as _, Runtime, Tensor};
 use crate::media::images;
 use crate::media::index_png::write_index_png;
-use crate::media::mask::{BinaryMask, binarise, rle_counts, upsample_logits};
+use crate::media::mask::{BinaryMask, binarise, rle_counts, sigmoid, upsample_logits};
 use crate::media::resize::resize_frame;
 use crate::media::{Frame, overlay};
 use crate::output::{Content, StagedDir, Unfinished};
@@ -56,14 +57,11 @@ pub(super) fn run(args: &DetectArgs) -> Result<()> {
     let dir = models::choose(args.model.as_deref(), args.res, args.models.as_deref())?;
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
-    let Some(described) = &manifest.detector else {
-        bail!(
-            "{} has no detector; export it with `{} --parts tracker,detector`, or give another with --model",
-            dir.display(),
-            manifest.export_command()
-        );
-    };
-    let texts = texts(&args.texts, &described.boxes_only_text);
+    let described = described(&bundle)?;
+    let mut texts = distinct(&args.texts);
+    if texts.is_empty() {
+        texts.push(&described.boxes_only_text);
+    }
     let threshold = args
         .threshold
         .unwrap_or(described.follow.score_threshold as f32);
@@ -85,8 +83,7 @@ pub(super) fn run(args: &DetectArgs) -> Result<()> {
         )?),
         None => None,
     };
-    let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let encoded = encode_texts(&bundle, runtime.as_ref(), &names)?;
+    let encoded = encode_texts(&bundle, runtime.as_ref(), &texts)?;
     let mut job = Job {
         resolution: manifest.resolution,
         threshold,
@@ -129,7 +126,10 @@ pub(super) fn run(args: &DetectArgs) -> Result<()> {
         images,
         categories: (1..)
             .zip(texts)
-            .map(|(id, name)| CocoCategory { id, name })
+            .map(|(id, name)| CocoCategory {
+                id,
+                name: name.to_owned(),
+            })
             .collect(),
         annotations,
     };
@@ -154,20 +154,6 @@ fn inputs(args: &DetectArgs) -> Result<Vec<PathBuf>> {
         found.append(&mut images::list(input)?);
     }
     Ok(found)
-}
-
-/// What to look for, each text once; `without` if there are only boxes.
-fn texts(given: &[String], without: &str) -> Vec<String> {
-    let mut texts: Vec<String> = Vec::new();
-    for text in given {
-        if !texts.contains(text) {
-            texts.push(text.clone());
-        }
-    }
-    if texts.is_empty() {
-        texts.push(without.to_owned());
-    }
-    texts
 }
 
 /// What all images share.
@@ -224,7 +210,7 @@ impl Job<'_> {
             }
             for (row, logits) in rows.into_iter().zip(masks) {
                 // The reference makes shares of logits before it scales them.
-                let shares: Vec<f32> = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+                let shares: Vec<f32> = logits.iter().map(|&logit| sigmoid(logit)).collect();
                 let side = self.detector.mask_side();
                 let scaled = upsample_logits(&shares, side, width, height);
                 found.push(Found {

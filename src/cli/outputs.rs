@@ -1,5 +1,6 @@
 //! The outputs of a run: made together, moved to their names together.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,6 +8,20 @@ use anyhow::Result;
 use super::args::RunArgs;
 use crate::output::{Content, StagedDir, StagedFile, Unfinished};
 use crate::report::Status;
+
+/// Where results go by default: in `out/`, under the input's name behind a `prefix`.
+pub(super) fn default_out(input: &Path, prefix: &str) -> PathBuf {
+    // `.` and `..` have no name of their own.
+    let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
+    let stem = if full.is_dir() {
+        full.file_name()
+    } else {
+        full.file_stem()
+    };
+    let mut name = OsString::from(prefix);
+    name.push(stem.unwrap_or("run".as_ref()));
+    Path::new("out").join(name)
+}
 
 /// The outputs of a run, not yet under their final names. Fields are dropped in this order, innermost folders first.
 pub(super) struct Outputs {

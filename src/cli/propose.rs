@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use super::args::{RuntimeArgs, one_or_more};
+use super::args::{RuntimeArgs, one_or_more, share};
 use crate::graph::{ArenaStats, Provider, Runtime};
 use crate::media::Frame;
 use crate::plan::sounding::{self, within_or_not};
@@ -37,13 +37,6 @@ impl PromptKind {
 
 /// Where these options stand in the help.
 const HEADING: &str = "Proposals";
-
-fn share(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a number from 0 to 1".to_owned()),
-    }
-}
 
 /// The graph that proposes objects, and how often.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use super::args::RunArgs;
 use super::budget::{self, Proposed};
 use super::discovery::{Discovery, Known, MaskSpec};
 use super::model::Model;
-use super::outputs::{Outputs, Placed};
+use super::outputs::{Outputs, Placed, default_out};
 use super::pipeline::{self, Job, Outcome};
 use super::progress::Progress;
 use super::propose::Proposer;
@@ -83,7 +83,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let dir = models::choose(args.model.as_deref(), args.res, args.models.as_deref())?;
     let out = match &args.out {
         Some(out) => out.clone(),
-        None => default_out(&args.input),
+        None => default_out(&args.input, ""),
     };
     guard::check_outputs(args, &out, &prompts, &dir)?;
     let most = args.max_frames.map(Into::into);
@@ -178,7 +178,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         threads: args.runtime.threads.map(Into::into),
         chunk,
     };
-    let texts = texts::distinct(&args.text);
+    let texts = texts::distinct(&args.text.texts);
     let mut model = match follow {
         Some(options) => {
             Model::Follower(Box::new(Follower::new(&bundle, runtime, &texts, options)?))
@@ -304,17 +304,6 @@ fn proposed(discovery: Option<&Discovery>) -> Proposed {
         from: discovery.every().unwrap_or(0),
         cost: discovery.cost(),
     }
-}
-
-fn default_out(input: &Path) -> PathBuf {
-    // `.` and `..` have no name of their own.
-    let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
-    let name = if full.is_dir() {
-        full.file_name()
-    } else {
-        full.file_stem()
-    };
-    Path::new("out").join(name.unwrap_or("run".as_ref()))
 }
 
 fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) -> Result<()> {

@@ -12,7 +12,9 @@ use super::discovery::Seen;
 use super::score::{self, Scorer};
 use crate::media::contact_sheet::{ContactSheet, SheetFrame};
 use crate::media::index_png::write_index_png;
-use crate::media::mask::{BinaryMask, binarise, bounding_box, rle_counts, upsample_logits};
+use crate::media::mask::{
+    BinaryMask, binarise, bounding_box, rle_counts, sigmoid, upsample_logits,
+};
 use crate::media::overlay::{self, OverlayWriter};
 use crate::proposals::Proposal;
 use crate::report::{
@@ -300,7 +302,7 @@ fn paint(frame: &TrackedFrame, threshold: f32) -> Painted {
             bbox: bounding_box(&mask),
             area: mask.data.iter().map(|inside| u64::from(*inside)).sum(),
             score_logit: object.score,
-            score: 1.0 / (1.0 + (-object.score).exp()),
+            score: sigmoid(object.score),
             iou: object.iou,
         });
     }

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::args::RunArgs;
 use crate::bundle::{Bundle, Follow};
+use crate::detector::described;
 use crate::follower::{FollowOptions, parameters_of};
 use crate::report::TextReport;
 use crate::tracker::TrackerOptions;
@@ -24,10 +25,10 @@ pub(super) struct TextArgs {
     pub parameters: Vec<String>,
 }
 
-/// The texts, each once, in the order given.
-pub(super) fn distinct(args: &TextArgs) -> Vec<&str> {
+/// Texts, each once, in the order given.
+pub(super) fn distinct(given: &[String]) -> Vec<&str> {
     let mut texts: Vec<&str> = Vec::new();
-    for text in &args.texts {
+    for text in given {
         if !texts.contains(&text.as_str()) {
             texts.push(text);
         }
@@ -65,14 +66,7 @@ pub(super) fn options(
     bundle: &Bundle,
     tracker: TrackerOptions,
 ) -> Result<FollowOptions> {
-    let manifest = bundle.manifest();
-    let Some(detector) = &manifest.detector else {
-        bail!(
-            "{} has no detector, which --text needs; export it with `{} --parts tracker,detector`, or give another with --model",
-            bundle.dir().display(),
-            manifest.export_command()
-        );
-    };
+    let detector = described(bundle)?;
     let follow = changed(&detector.follow, &args.parameters)?;
     Ok(FollowOptions {
         parameters: parameters_of(&follow),

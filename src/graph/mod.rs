@@ -298,6 +298,22 @@ pub trait Graph {
     ) -> Result<Vec<Tensor>, GraphError>;
 }
 
+/// A graph's outputs, as many as were asked for.
+///
+/// # Errors
+/// [`GraphError::Tensor`] for another number.
+pub(crate) fn exactly<const N: usize>(
+    role: &str,
+    outputs: Vec<Tensor>,
+) -> Result<[Tensor; N], GraphError> {
+    let count = outputs.len();
+    outputs.try_into().map_err(|_| GraphError::Tensor {
+        name: format!("outputs of {role}"),
+        expected: N.to_string(),
+        got: count.to_string(),
+    })
+}
+
 /// A device with its graphs and tensors.
 pub trait Backend {
     /// Prepares a graph file.

@@ -81,6 +81,11 @@ pub fn upsample_logits(low_res: &[f32], low_size: usize, width: u32, height: u32
     output
 }
 
+/// A logit as a share, 0 to 1.
+pub fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
 /// 1 where a logit is greater than `threshold`. Logits missing at the end count as 0 in the mask.
 pub fn binarise(logits: &[f32], width: u32, height: u32, threshold: f32) -> BinaryMask {
     let mut data: Vec<u8> = logits

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::ObjectMask;
 use super::model::{Graphs, ModelSpec};
 use crate::bank::Recalled;
-use crate::graph::{Backend, Element, GraphError, Host, Tensor};
+use crate::graph::{Backend, Element, GraphError, Host, Tensor, exactly};
 
 /// Seconds spent in each stage so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -312,13 +312,4 @@ impl Stages {
         let [memory] = exactly("memory_encoder", outputs)?;
         Ok(memory)
     }
-}
-
-fn exactly<const N: usize>(role: &str, outputs: Vec<Tensor>) -> Result<[Tensor; N], GraphError> {
-    let count = outputs.len();
-    outputs.try_into().map_err(|_| GraphError::Tensor {
-        name: format!("outputs of {role}"),
-        expected: N.to_string(),
-        got: count.to_string(),
-    })
 }

@@ -1,7 +1,5 @@
 //! What results depend on, as a hash: one that was kept is used again only while nothing of it has changed.
 
-use std::fmt::Write as _;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -9,7 +7,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::args::Manner;
-use crate::bundle::MANIFEST_FILE;
+use crate::bundle::{MANIFEST_FILE, hash_file, hex, hex_digest};
 use crate::graph::library;
 use crate::media::{SourceInfo, SourceKind, images};
 use crate::tracker::Prompt;
@@ -30,7 +28,7 @@ impl Key {
 
     /// The key so far, as hexadecimal digits.
     pub fn text(&self) -> String {
-        let mut text = hex(self.0.clone());
+        let mut text = hex(&self.0.clone().finalize());
         text.truncate(DIGITS);
         text
     }
@@ -41,20 +39,9 @@ pub(super) fn is_key(name: &str) -> bool {
     name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn hex(hash: Sha256) -> String {
-    let mut text = String::new();
-    for byte in hash.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 /// SHA-256 of a file.
 pub(super) fn of_file(path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let copied = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash));
-    copied.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hex(hash))
+    hash_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// SHA-256 of a video, or of names and content of a folder's images.
@@ -71,7 +58,7 @@ fn of_files(files: &[std::path::PathBuf]) -> Result<String> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         key.add(&name, &of_file(file)?);
     }
-    Ok(hex(key.0))
+    Ok(hex(&key.0.finalize()))
 }
 
 /// SHA-256 of names and content of a folder's files; hidden ones and folders count for nothing.
@@ -103,7 +90,7 @@ pub(super) fn add_prompts<'a>(key: &mut Key, prompts: impl Iterator<Item = &'a P
         } = prompt;
         key.add("prompt", &format!("{frame} {object} {bbox:?} {points:?}"));
         if let Some(mask) = mask {
-            let hash = hex(Sha256::new_with_prefix(&mask.data));
+            let hash = hex_digest(&mask.data);
             key.add("mask", &format!("{} {} {hash}", mask.width, mask.height));
         }
     }

@@ -27,6 +27,7 @@ use crate::bench::machine::Machine;
 use crate::bench::rounds::Length;
 use crate::bench::table::Style;
 use crate::bundle::{Bundle, MANIFEST_FILE};
+use crate::cli::outputs::default_out;
 use crate::ground_truth::GroundTruth;
 use crate::media::{self, SourceInfo};
 use crate::output::{StagedFile, Unfinished};
@@ -77,7 +78,10 @@ struct Setup<'a> {
 pub(super) fn run(args: &AbArgs, flags: &[FlagPrompt]) -> Result<bool> {
     let unfinished = Unfinished::default();
     let missing = Missing::default();
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.input));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| default_out(&args.input, "ab-"));
     let (told, place) = (missing.clone(), out.display().to_string());
     // A signal ends this program at once, and its processes with it; what is complete stays.
     let _interrupt = Interrupt::install_saying(&unfinished, move || match told.text().as_str() {
@@ -162,18 +166,6 @@ fn command_line() -> Vec<String> {
         *program = name.unwrap_or_else(|| program.clone());
     }
     words
-}
-
-fn default_out(input: &Path) -> PathBuf {
-    let full = input.canonicalize().unwrap_or_else(|_| input.to_path_buf());
-    let stem = if full.is_dir() {
-        full.file_name()
-    } else {
-        full.file_stem()
-    };
-    let mut name = std::ffi::OsString::from("ab-");
-    name.push(stem.unwrap_or("run".as_ref()));
-    Path::new("out").join(name)
 }
 
 /// Checks everything that can be checked: what is wrong for all variants alike is an error now, not in each of their runs.
