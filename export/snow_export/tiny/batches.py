@@ -113,8 +113,8 @@ class Clips(Dataset):
 class Pool:
     """The latest `size` clips on a device; clip `n` stands in slot `n % size`."""
 
-    def __init__(self, size: int, device: torch.device):
-        shape = (size, MADE_FRAMES, MADE_SIDE, MADE_SIDE)
+    def __init__(self, size: int, device: torch.device, frames: int = MADE_FRAMES, side: int = MADE_SIDE):
+        shape = (size, frames, side, side)
         self.frames = torch.zeros((*shape, 3), dtype=torch.uint8, device=device)
         self.ids = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.size, self.count = size, 0
@@ -148,13 +148,16 @@ class Batch:
         return Prompt(self.coords, self.labels, self.truth[:, 0].float() if self.by_mask else None)
 
 
-def _windows(pool: Pool, view: View, count: int, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`."""
+def windows(pool: Pool, view: View, count: int, dice: np.random.Generator) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`, and
+    the slots `[b]` that they come from.
+    """
     device, frames, side = pool.frames.device, view.frames, view.side
+    made = pool.frames.shape[1]
     slots = dice.integers(pool.count, size=count)
-    stride = dice.integers(1, (MADE_FRAMES - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
+    stride = dice.integers(1, (made - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
     stride = np.minimum(stride, 3).astype(np.int64)
-    start = (dice.random(count) * (MADE_FRAMES - stride * (frames - 1))).astype(np.int64)
+    start = (dice.random(count) * (made - stride * (frames - 1))).astype(np.int64)
     times = start[:, None] + stride[:, None] * np.arange(frames)
     times = np.where(dice.random((count, 1)) < 0.5, times, times[:, ::-1])
     rows = upload(slots[:, None].repeat(frames, 1), device)
@@ -177,7 +180,7 @@ def _windows(pool: Pool, view: View, count: int, dice: np.random.Generator) -> t
     grid = F.affine_grid(theta, [len(theta), 3, side, side], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False)[:, 0].to(torch.uint8)
-    return images.unflatten(0, (count, frames)), ids.unflatten(0, (count, frames))
+    return images.unflatten(0, (count, frames)), ids.unflatten(0, (count, frames)), slots
 
 
 def _recoloured(images: Tensor, dice: np.random.Generator) -> Tensor:
@@ -221,15 +224,15 @@ def make_batch(pool: Pool, view: View, step: int, seed: int, rank: int = 0, shri
     """The batch of a step and the kind of its prompts; `shrink` divides windows and objects, for small machines."""
     device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
-    windows, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
-    images, ids = _windows(pool, view, windows, dice)
+    count, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
+    images, ids, _ = windows(pool, view, count, dice)
     images = _recoloured(images, dice)
 
     areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)
     fair = areas[:, 0].float() >= LEAST_AREA * view.side**2
     hides = (areas == 0).any(dim=1) & fair
-    luck = upload(dice.random((windows, MOST_OBJECTS)), device)
-    chosen = (luck + HIDING * hides + 2 * fair).flatten().topk(min(wanted, windows * MOST_OBJECTS)).indices
+    luck = upload(dice.random((count, MOST_OBJECTS)), device)
+    chosen = (luck + HIDING * hides + 2 * fair).flatten().topk(min(wanted, count * MOST_OBJECTS)).indices
     window_of, objects = chosen // MOST_OBJECTS, chosen % MOST_OBJECTS + 1
     truth = ids[window_of] == objects.view(-1, 1, 1, 1).to(torch.uint8)
     weight = fair.flatten()[chosen].float()

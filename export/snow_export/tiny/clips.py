@@ -5,11 +5,13 @@ seeds (`SEEDS`).
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from .captions import SHAPES, Looks
+from .coats import named_coat
 from .motion import Body, Camera, Meeting, wander
 from .shapes import Shape
 from .textures import coat, scenery
@@ -24,7 +26,8 @@ class Settings:
 
     `speed` is a typical step of an object from one frame to the next; `meeting` the share of clips in which an
     occluder is aimed at an object, so that it hides all of it or most of it for a while; `staying` the share of these
-    that stay in front of it.
+    that stay in front of it. In a `captioned` clip everything can be spoken of: objects have shapes with a name and,
+    but for a share of `photographed` ones, coats with a name, and nothing else is there but the background.
     """
 
     side: int = 224
@@ -45,6 +48,8 @@ class Settings:
     jpeg: float = 0.5
     blur: float = 0.35
     light: float = 0.5
+    captioned: bool = False
+    photographed: float = 0.15
 
 
 @dataclass
@@ -52,12 +57,13 @@ class Clip:
     """`frames` u8 `[t, side, side, 3]`; `ids` u8 `[t, side, side]`: the object that is seen, 0 for none.
 
     `areas` i32 `[t, objects + 1]`: pixels inside the frame that an object would show if nothing hid it; column 0 is
-    unused.
+    unused. `looks` says what each object is, object 1 first, if the clip is captioned.
     """
 
     frames: np.ndarray
     ids: np.ndarray
     areas: np.ndarray
+    looks: list[Looks] | None = None
 
     def seen(self) -> np.ndarray:
         """Visible pixels `[t, objects + 1]`, to compare with `areas`."""
@@ -65,12 +71,31 @@ class Clip:
         return np.stack([np.bincount(ids.ravel(), minlength=count)[:count] for ids in self.ids])
 
 
+def _any_shape(random: np.random.Generator, settings: Settings) -> Shape:
+    return Shape(random, settings.deform)
+
+
+def _named_shape(random: np.random.Generator, settings: Settings) -> Shape:
+    return Shape(random, settings.deform, str(random.choice(list(SHAPES))))
+
+
 def _dressed(random: np.random.Generator, settings: Settings, radius: float, shape: Shape | None = None) -> dict:
     """Everything of a `Body` but its motion."""
     light = random.uniform(0, 6.3), random.uniform(0, 0.6), random.uniform(0, 0.5)
+    if settings.captioned and shape is None:
+        shape = _named_shape(random, settings)
+    shape = shape or Shape(random, settings.deform)
+    size, looks = max(16, int(2.6 * radius * settings.side)), None
+    if settings.captioned and random.random() >= settings.photographed:
+        texture, colour, pattern = named_coat(random, size)
+        looks = Looks(shape.kind, colour, pattern)
+    else:
+        texture = coat(random, size)
+        looks = Looks(shape.kind) if settings.captioned else None
     return {
-        "shape": shape or Shape(random, settings.deform),
-        "texture": coat(random, max(16, int(2.6 * radius * settings.side))).astype(np.uint8),
+        "shape": shape,
+        "texture": texture.astype(np.uint8),
+        "looks": looks,
         "radius": radius,
         "light": (float(light[0]), float(light[1]), float(light[2])),
         "soft": float(random.uniform(0.6, 2.2)),
@@ -87,9 +112,12 @@ def _objects(random: np.random.Generator, settings: Settings) -> list[Body]:
         motion = wander(random, settings.speed, random.random() < settings.leaving)
         if bodies and random.random() < settings.lookalikes:
             model = bodies[int(random.integers(len(bodies)))]
-            shape = model.shape if random.random() < 0.5 else Shape(random, settings.deform)
+            new = _named_shape if settings.captioned else _any_shape
+            shape = model.shape if random.random() < 0.5 else new(random, settings)
             dress = _dressed(random, settings, model.radius * random.uniform(0.8, 1.2), shape)
             dress |= {"texture": model.texture, "light": model.light}
+            if model.looks:
+                dress["looks"] = replace(model.looks, shape=shape.kind)
         else:
             dress = _dressed(random, settings, _free_radius(random, settings))
         body = Body(**dress, **motion, identity=identity)
@@ -250,7 +278,8 @@ def make_clip(seed: int, settings: Settings | None = None) -> Clip:
             if body.identity is not None:
                 areas[time, body.identity] = area
         frames[time] = look.finish(random, image, time)
-    return Clip(frames, ids, areas)
+    looks = [body.looks for body in bodies if body.looks] if settings.captioned else None
+    return Clip(frames, ids, areas, looks)
 
 
 def varied(random: np.random.Generator, side: int, frames: int) -> Settings:

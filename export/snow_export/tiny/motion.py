@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .captions import Looks
 from .shapes import Shape
 
 
@@ -62,6 +63,7 @@ class Body:
     soft: float
     meeting: Meeting | None = None
     identity: int | None = None
+    looks: Looks | None = None
 
     def place(self, time: float) -> tuple[float, float]:
         """The centre, before the camera."""
