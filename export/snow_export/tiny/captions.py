@@ -114,11 +114,11 @@ def present(random: np.random.Generator, looks: Looks) -> Caption:
     return _caption(random, shape, colour, pattern)
 
 
-def absent(random: np.random.Generator, shown: list[Looks]) -> Caption | None:
-    """A caption that is true of none of the objects shown: one word off the truth, or a word for nothing that clips
-    show. None if luck found only true ones.
+def absent(random: np.random.Generator, shown: list[Looks], foreign: float = 0.25) -> Caption | None:
+    """A caption that is true of none of the objects shown: one word off the truth, or, for a share `foreign`, a word
+    for nothing that clips show. None if luck found only true ones.
     """
-    if random.random() < 0.25:
+    if random.random() < foreign:
         noun = str(random.choice(FOREIGN))
         if random.random() < 0.5:
             noun = "".join(random.choice(list(_LETTERS), int(random.integers(2, 8))))
@@ -139,6 +139,19 @@ def absent(random: np.random.Generator, shown: list[Looks]) -> Caption | None:
         if not coloured:
             asked["colour"] = asked["pattern"] = None
         caption = replace(caption, text=phrase(random, **asked), **asked)
+        if not any(caption.matches(looks) for looks in shown):
+            return caption
+    return None
+
+
+def elsewhere(random: np.random.Generator, shown: list[Looks]) -> Caption | None:
+    """Any caption of the set, drawn without a look at the picture, that happens to be true of none of the objects
+    shown; None if every try was true of one.
+    """
+    coloured = all(looks.colour is not None for looks in shown)
+    for _ in range(20):
+        looks = Looks(*(str(random.choice(list(table))) for table in (SHAPES, COLOURS, PATTERNS)))
+        caption = present(random, looks if coloured else Looks(looks.shape))
         if not any(caption.matches(looks) for looks in shown):
             return caption
     return None

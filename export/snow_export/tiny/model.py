@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
+from transformers import AutoConfig, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 
 def tiny_config(side: int = 224) -> Sam3TrackerVideoConfig:
@@ -69,8 +69,10 @@ def new_model(seed: int) -> Sam3TrackerVideoModel:
 
 
 def trained_model(folder: Path) -> Sam3TrackerVideoModel:
-    """The model of a checkpoint that an earlier training wrote, in float32."""
-    return Sam3TrackerVideoModel.from_pretrained(folder, dtype=torch.float32)
+    """The tracker of a checkpoint that an earlier training wrote, or of the published one, in float32."""
+    config = AutoConfig.from_pretrained(folder)
+    config = getattr(config, "tracker_config", None) or config
+    return Sam3TrackerVideoModel.from_pretrained(folder, config=config, dtype=torch.float32)
 
 
 def resized(model: Sam3TrackerVideoModel, side: int) -> Sam3TrackerVideoModel:
