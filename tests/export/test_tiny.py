@@ -21,8 +21,7 @@ from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
 from snow_export.tiny.figures import BEGIN, END
-from snow_export.tiny.model import new_model, trained_model
-from snow_export.tiny.publish import publish
+from snow_export.tiny.model import new_model
 from snow_export.tiny.rollout import Prompt, Tracker, roll_out
 
 
@@ -140,21 +139,6 @@ def test_an_interrupted_training_resumes_where_it_was(tmp_path):
     parts = train(tmp_path / "parts", 3)
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-
-
-def test_published_weights_are_those_of_the_training_in_half_precision(tmp_path):
-    source, target = tmp_path / "run", tmp_path / "model"
-    model = new_model(4)
-    model.save_pretrained(source)
-    target.mkdir()
-    (target / "LICENSE").write_text("mine")
-    publish(source, target)
-    assert sorted(path.name for path in target.iterdir()) == ["LICENSE", "config.json", "model.safetensors"]
-    assert (target / "model.safetensors").stat().st_size < 0.51 * (source / "model.safetensors").stat().st_size
-    read = dict(trained_model(target).named_parameters())
-    for name, value in model.named_parameters():
-        assert read[name].dtype == torch.float32
-        assert torch.equal(read[name], value.half().float()), name
 
 
 def test_a_demonstration_is_what_was_drawn(tmp_path):

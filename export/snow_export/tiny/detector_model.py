@@ -16,7 +16,7 @@ TEXT_WIDTH, TEXT_TOKENS, QUERIES = 64, 16, 40
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A tokenizer that has a token for each word of a caption and spells all others."""
+    """A tokenizer that knows the words of captions, most of them whole, and spells all others."""
     return clip_tokenizer(words())
 
 
