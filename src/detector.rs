@@ -5,6 +5,7 @@
 //! are made only for those that are kept. Follows `Sam3Model` of transformers.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::bundle::{Bundle, Role};
 use crate::graph::{Backend, Graph, GraphError, Host, Tensor, exactly};
@@ -74,6 +75,25 @@ impl Candidates {
     }
 }
 
+/// Seconds spent in each stage of a detector so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DetectorTimes {
+    /// Backbone tokens to features.
+    pub features_s: f64,
+    /// Features and texts to candidates.
+    pub search_s: f64,
+    /// Candidates to masks.
+    pub masks_s: f64,
+}
+
+/// Adds the seconds that `run` takes to `total`.
+fn timed<T>(total: &mut f64, run: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = run();
+    *total += start.elapsed().as_secs_f64();
+    value
+}
+
 /// The graphs that run for each image, on a backend.
 pub struct Detector {
     backend: Rc<dyn Backend>,
@@ -83,6 +103,7 @@ pub struct Detector {
     masks: Box<dyn Graph>,
     queries: usize,
     mask_side: usize,
+    times: DetectorTimes,
 }
 
 impl Detector {
@@ -108,8 +129,14 @@ impl Detector {
             masks: load_graph(bundle, backend.as_ref(), Role::DetectorMasks)?,
             queries: detector.queries as usize,
             mask_side: 4 * manifest.grid as usize,
+            times: DetectorTimes::default(),
             backend,
         })
+    }
+
+    /// Seconds spent so far.
+    pub fn times(&self) -> DetectorTimes {
+        self.times
     }
 
     /// Side of the square mask logits.
@@ -123,7 +150,10 @@ impl Detector {
     /// The graph fails.
     pub fn features(&mut self, backbone: &Tensor) -> Result<Levels, GraphError> {
         let names = ["level_0_nchw", "level_1_nchw", "level_2_nchw"];
-        let outputs = self.features.run(&[("backbone_nlc", backbone)], &names)?;
+        let inputs = [("backbone_nlc", backbone)];
+        let outputs = timed(&mut self.times.features_s, || {
+            self.features.run(&inputs, &names)
+        })?;
         let [fine, middle, coarse] = exactly("detector_features", outputs)?;
         Ok(Levels {
             fine,
@@ -150,9 +180,10 @@ impl Detector {
             }
         };
         let inputs = [("level_2_nchw", &levels.coarse), ("prompt_nlc", &prompt)];
-        let outputs = self
-            .search
-            .run(&inputs, &["boxes", "scores", "queries_qc", "encoded_nlc"])?;
+        let names = ["boxes", "scores", "queries_qc", "encoded_nlc"];
+        let outputs = timed(&mut self.times.search_s, || {
+            self.search.run(&inputs, &names)
+        })?;
         let [boxes, scores, queries, encoded] = exactly("detector", outputs)?;
         let boxes = self.backend.download(&boxes)?;
         let scores = self.backend.download(&scores)?;
@@ -230,7 +261,10 @@ impl Detector {
             ("prompt_nlc", &candidates.prompt),
             ("queries_qc", &queries),
         ];
-        let [logits] = exactly("detector_masks", self.masks.run(&inputs, &["mask_logits"])?)?;
+        let outputs = timed(&mut self.times.masks_s, || {
+            self.masks.run(&inputs, &["mask_logits"])
+        })?;
+        let [logits] = exactly("detector_masks", outputs)?;
         let logits = self.backend.download(&logits)?;
         let area = self.mask_side * self.mask_side;
         if logits.len() != rows.len() * area {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::bundle::{Bundle, Follow};
-use crate::detector::{DetectError, Detector, encode_texts};
+use crate::detector::{DetectError, Detector, DetectorTimes, encode_texts};
 use crate::graph::{GraphError, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt};
 use crate::policy::follow::{
@@ -78,6 +78,9 @@ pub struct FollowOptions {
     pub parameters: FollowParameters,
     /// Holes and specks of up to so many pixels of the low-resolution masks are filled and removed.
     pub fill_hole_area: usize,
+    /// Objects are looked for on frame 0 and on every so many after it, 1 or more; in between they are only followed, as
+    /// [`Following::propagate`] has it.
+    pub detect_every: usize,
     /// As for the tracker.
     pub tracker: TrackerOptions,
 }
@@ -89,6 +92,7 @@ pub struct Follower {
     texts: Vec<Tensor>,
     following: Following,
     options: FollowOptions,
+    looks: usize,
 }
 
 /// A found object with its mask logits.
@@ -116,7 +120,11 @@ impl Follower {
             detector: Detector::load(bundle, backend, false)?,
             texts,
             following: Following::new(options.parameters),
-            options,
+            options: FollowOptions {
+                detect_every: options.detect_every.max(1),
+                ..options
+            },
+            looks: 0,
         })
     }
 
@@ -128,6 +136,16 @@ impl Follower {
     /// Seconds of the tracker's stages.
     pub fn times(&self) -> StageTimes {
         self.tracker.times()
+    }
+
+    /// Seconds of the detector's stages.
+    pub fn detector_times(&self) -> DetectorTimes {
+        self.detector.times()
+    }
+
+    /// Frames on which objects were looked for so far.
+    pub fn looks(&self) -> usize {
+        self.looks
     }
 
     /// How many results wait before the first of them is final: objects that turn out to be mistaken meanwhile are left
@@ -154,15 +172,27 @@ impl Follower {
         )
     }
 
-    /// The objects on the next frame. `image` is `[resolution, resolution, 3]` RGB.
+    /// The objects on the next frame. `image` is `[resolution, resolution, 3]` RGB. No graph runs on a frame without
+    /// objects on which none are looked for.
     ///
     /// # Errors
     /// A graph or the device fails.
     pub fn step(&mut self, frame: usize, image: Vec<u8>) -> Result<FrameResult, FollowError> {
         let graph_error = |source| FollowError::Graph { frame, source };
         let side = self.tracker.low_size();
-        let view = self.tracker.view(frame, image)?;
-        let candidates = self.find(view.backbone()).map_err(graph_error)?;
+        let looks = frame.is_multiple_of(self.options.detect_every);
+        if !looks && self.following.objects().is_empty() {
+            return Ok(FrameResult {
+                frame,
+                low_size: side,
+                objects: Vec::new(),
+            });
+        }
+        let view = self.tracker.view(frame, image, looks)?;
+        let candidates = match looks {
+            true => self.find(view.backbone()).map_err(graph_error)?,
+            false => Vec::new(),
+        };
         let (mut masks, predictions) = self.tracker.predict(&view)?;
         for mask in &mut masks {
             fill_and_clean(&mut mask.low_res, side, self.options.fill_hole_area);
@@ -176,7 +206,10 @@ impl Follower {
             .collect();
         let found: Vec<Found> = candidates.iter().map(|c| c.found.clone()).collect();
         let before = self.following.objects().to_vec();
-        let verdict = self.following.judge(frame, &found, &predicted);
+        let verdict = match looks {
+            true => self.following.judge(frame, &found, &predicted),
+            false => self.following.propagate(frame, &predicted),
+        };
 
         for (mask, suppressed) in masks.iter_mut().zip(&verdict.suppressed) {
             if *suppressed {
@@ -226,6 +259,7 @@ impl Follower {
             expected: "an output of the vision encoder".to_owned(),
             got: "none of this name".to_owned(),
         })?;
+        self.looks += 1;
         let parameters = self.options.parameters;
         let levels = self.detector.features(backbone)?;
         let mut all = Vec::new();

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod found;
+
+pub use self::found::{DetectorReport, FoundReport, TextReport};
 use crate::metrics::Means;
 use crate::tracker::Prompt;
 
@@ -57,6 +60,9 @@ pub struct RunReport {
     /// What was found for each text of `--text`; empty without.
     #[serde(default)]
     pub texts: Vec<TextReport>,
+    /// How objects were found for texts; null without `--text`.
+    #[serde(default)]
+    pub detector: Option<DetectorReport>,
     /// The graph that proposed objects; null when none was given.
     pub proposals: Option<ProposalsReport>,
     /// The bundle that was run.
@@ -209,24 +215,6 @@ pub struct SizeReport {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-}
-
-/// What was found for a text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TextReport {
-    /// The text.
-    pub text: String,
-    /// The objects that are shown on some frame.
-    pub objects: Vec<FoundReport>,
-}
-
-/// An object that was found for a text.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct FoundReport {
-    /// The object.
-    pub object: u32,
-    /// The score with which it was found, 0 to 1.
-    pub score: f32,
 }
 
 /// The prompts of one object on one frame.

@@ -21,6 +21,7 @@ use super::sink::{Sink, SinkOptions, SinkStats};
 use super::survey::survey;
 use super::{chain, complain, counted, guard, models, say, texts};
 use crate::bundle::Bundle;
+use crate::detector::DetectorTimes;
 use crate::follower::Follower;
 use crate::graph::{ArenaStats, Copies, Provider, Runtime};
 use crate::ground_truth::GroundTruth;
@@ -30,8 +31,8 @@ use crate::output::{StagedDir, Unfinished};
 use crate::plan::{Presence, default_chunk};
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{
-    self, ArenaReport, CopiesReport, InputReport, ModelReport, PromptReport, REPORT_VERSION,
-    RunReport, RuntimeReport, StageReport, Status, TextReport, Timings,
+    self, ArenaReport, CopiesReport, DetectorReport, InputReport, ModelReport, PromptReport,
+    REPORT_VERSION, RunReport, RuntimeReport, StageReport, Status, TextReport, Timings,
 };
 use crate::size;
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
@@ -50,6 +51,7 @@ struct Setup<'a> {
 /// What tracking took.
 struct Seen {
     texts: Vec<TextReport>,
+    detector: Option<(DetectorReport, DetectorTimes)>,
     times: StageTimes,
     tracking_s: f64,
     arena: Option<ArenaStats>,
@@ -236,6 +238,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
             }
             _ => Vec::new(),
         },
+        detector: match &model {
+            Model::Follower(follower) => Some(looked(args, follower)),
+            Model::Tracker(_) => None,
+        },
         times: tracker.times(),
         tracking_s,
         arena: tracker.arena_stats()?,
@@ -251,6 +257,15 @@ fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
         (Some(hint), Some(most)) => Some(hint.min(most)),
         (hint, _) => hint,
     }
+}
+
+/// What looking for objects came to.
+fn looked(args: &RunArgs, follower: &Follower) -> (DetectorReport, DetectorTimes) {
+    let report = DetectorReport {
+        every: args.text.every() as u64,
+        looks: follower.looks() as u64,
+    };
+    (report, follower.detector_times())
 }
 
 pub(super) fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
@@ -413,6 +428,13 @@ fn compose(
     let looks = looks.map(|(report, _)| report);
     let before = outcome.discovery.as_ref().and_then(Discovery::peak);
     let (held_before, used_before) = before.unwrap_or_default();
+    let detecting = seen.detector.iter().flat_map(|(_, times)| {
+        [
+            stage("detector_features", times.features_s),
+            stage("detector", times.search_s),
+            stage("detector_masks", times.masks_s),
+        ]
+    });
     let looking = looks
         .iter()
         .map(|looks| stage("proposals", looks.load_s + looks.look_s));
@@ -422,8 +444,9 @@ fn compose(
     ]
     .into_iter()
     .chain(looking)
+    .chain([stage("vision_encoder", times.vision_encoder_s)])
+    .chain(detecting)
     .chain([
-        stage("vision_encoder", times.vision_encoder_s),
         stage("memory_attention", times.memory_attention_s),
         stage("mask_decoder", times.mask_decoder_s),
         stage("memory_encoder", times.memory_encoder_s),
@@ -455,6 +478,7 @@ fn compose(
         frames,
         sizes: stats.sizes.clone(),
         texts: seen.texts.clone(),
+        detector: seen.detector.as_ref().map(|(report, _)| report.clone()),
         objects: stats.objects.clone(),
         prompts,
         proposals: looks,

@@ -1,9 +1,11 @@
 //! `run --text`: its options, and the loop's parameters.
 
+use std::num::NonZeroUsize;
+
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
-use super::args::RunArgs;
+use super::args::{RunArgs, one_or_more};
 use crate::bundle::{Bundle, Follow};
 use crate::detector::described;
 use crate::follower::{FollowOptions, parameters_of};
@@ -16,13 +18,24 @@ const HEADING: &str = "Text";
 /// Texts to follow, and how.
 #[derive(Debug, Args)]
 pub(super) struct TextArgs {
-    /// Find every object that the text means, on every frame, and follow each; instead of prompts (repeatable)
+    /// Find every object that the text means, and follow each; instead of prompts (repeatable)
     #[arg(long = "text", id = "texts", help_heading = HEADING, value_name = "TEXT")]
     pub texts: Vec<String>,
 
     /// Set a parameter of the loop that finds and follows (repeatable), such as hotstart_delay=0; without a value the names are listed
     #[arg(long = "follow", id = "follow", help_heading = HEADING, value_name = "NAME=VALUE", requires = "texts")]
     pub parameters: Vec<String>,
+
+    /// Look for objects on frame 0 and on every N-th frame; in between they are only followed [default: 1]
+    #[arg(long, help_heading = HEADING, value_name = "N", requires = "texts", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub detect_every: Option<NonZeroUsize>,
+}
+
+impl TextArgs {
+    /// Frames from one look for objects to the next.
+    pub fn every(&self) -> usize {
+        self.detect_every.map_or(1, NonZeroUsize::get)
+    }
 }
 
 /// Texts, each once, in the order given.
@@ -71,6 +84,7 @@ pub(super) fn options(
     Ok(FollowOptions {
         parameters: parameters_of(&follow),
         fill_hole_area: follow.fill_hole_area as usize,
+        detect_every: args.every(),
         tracker,
     })
 }

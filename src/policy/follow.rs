@@ -4,6 +4,15 @@
 //! No tensors here. The rules are those of `Sam3VideoModel` in transformers (`_associate_det_trk`, `_process_hotstart`,
 //! `_prepare_recondition_masks`, `_suppress_overlapping_based_on_recent_occlusion`, `nms_masks`), for a clip that is
 //! known as a whole and goes forward. Objects have the reference's numbers here, which begin at 0.
+//!
+//! The reference looks for objects on every frame. Where somebody looks on some frames only, the others go through
+//! [`Following::propagate`]: no object is born or removed, none is remembered anew as if it had been prompted, and the
+//! counts of frames without confirmation, as a duplicate, and of keep-alive stay as they are, an empty mask included. What
+//! was hidden for want of confirmation stays hidden until a look confirms it. What needs tracks only goes on: of tracks that
+//! overlap, the one that was hidden more recently is suppressed. So `hotstart_unmatched`, `hotstart_duplicate` and the
+//! keep-alive parameters count looks, while `hotstart_delay` stays a number of frames: an object is new, and can be removed,
+//! for so many frames after its first, however few looks are among them. Tracks are remembered anew on frames that are both
+//! looked at and a multiple of `recondition_every`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -246,6 +255,17 @@ impl Following {
         }
     }
 
+    /// What a frame means that nobody looked at (see the module). `tracks` are those of [`Following::objects`], in that
+    /// order; the verdict only suppresses and hides.
+    pub fn propagate(&mut self, frame: usize, tracks: &[Predicted]) -> Verdict {
+        let nothing = BTreeSet::new();
+        Verdict {
+            suppressed: self.suppress(frame, tracks, &nothing),
+            hidden: self.unconfirmed(&nothing),
+            ..Verdict::default()
+        }
+    }
+
     fn associate(&self, found: &[Found], tracks: &[Predicted]) -> Matches {
         let p = &self.parameters;
         let mut matches = Matches {
@@ -341,20 +361,14 @@ impl Following {
             let first = first_frame.get(&object).copied().unwrap_or(0);
             since.is_none_or(|since| first > since)
         };
-        let (mut gone, mut hidden) = (BTreeSet::new(), BTreeSet::new());
+        let mut gone = BTreeSet::new();
         for (&object, &frames) in &self.unmatched {
-            if self.removed.contains(&object) {
-                continue;
-            }
-            if frames >= p.hotstart_unmatched && is_new(object) {
+            let over = self.removed.contains(&object);
+            if !over && frames >= p.hotstart_unmatched && is_new(object) {
                 gone.insert(object);
-                continue;
-            }
-            let counter = self.keep_alive.get(&object).copied().unwrap_or(0);
-            if counter <= 0 && !p.suppress_unmatched_only_within_hotstart {
-                hidden.insert(object);
             }
         }
+        let hidden = self.unconfirmed(&gone);
         for tracks in matches.tracks_of.iter().filter(|tracks| tracks.len() >= 2) {
             let first = tracks
                 .iter()
@@ -373,6 +387,18 @@ impl Following {
         }
         self.removed.extend(&gone);
         (gone, hidden)
+    }
+
+    /// Tracks that are not shown for want of confirmation; `gone` are removed on this frame.
+    fn unconfirmed(&self, gone: &BTreeSet<u32>) -> BTreeSet<u32> {
+        if self.parameters.suppress_unmatched_only_within_hotstart {
+            return BTreeSet::new();
+        }
+        let unmatched = self.unmatched.keys().copied();
+        unmatched
+            .filter(|object| !self.removed.contains(object) && !gone.contains(object))
+            .filter(|object| self.keep_alive.get(object).copied().unwrap_or(0) <= 0)
+            .collect()
     }
 
     fn recondition(

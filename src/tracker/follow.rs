@@ -61,14 +61,19 @@ impl Tracker {
         self.spec.resolution
     }
 
-    /// Features of an image `[resolution, resolution, 3]`, RGB, with what a detector starts from.
+    /// Features of an image `[resolution, resolution, 3]`, RGB; `with_backbone` with what a detector starts from.
     ///
     /// # Errors
     /// The graph fails.
-    pub(crate) fn view(&mut self, frame: usize, image: Vec<u8>) -> Result<View, TrackError> {
+    pub(crate) fn view(
+        &mut self,
+        frame: usize,
+        image: Vec<u8>,
+        with_backbone: bool,
+    ) -> Result<View, TrackError> {
         let features = self
             .stages
-            .encode_image(image, true)
+            .encode_image(image, with_backbone)
             .map_err(|source| TrackError::Graph { frame, source })?;
         Ok(View { frame, features })
     }

@@ -11,9 +11,9 @@ use snow_ort::media::index_png::write_index_png;
 
 use crate::onnx::Graph;
 
-const GRID: u64 = 2;
-const TOKENS: u64 = GRID * GRID;
-const CHANNELS: u64 = 8;
+pub const GRID: u64 = 2;
+pub const TOKENS: u64 = GRID * GRID;
+pub const CHANNELS: u64 = 8;
 const MEMORY: u64 = 4;
 const POINTER_TOKENS: u64 = 2;
 /// Side of the fake mask logits.
@@ -21,7 +21,7 @@ pub const LOW: u64 = 4 * GRID;
 
 /// What a graph is like.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     Usual,
     /// It loads but cannot run.
     Broken,
@@ -151,12 +151,12 @@ pub fn write_bundle(dir: &Path, resolution: u64) -> Value {
     manifest
 }
 
-fn save(dir: &Path, manifest: &Value) {
+pub fn save(dir: &Path, manifest: &Value) {
     let text = serde_json::to_string_pretty(manifest).unwrap();
     std::fs::write(dir.join("manifest.json"), text).unwrap();
 }
 
-fn onnx_file(role: &str, inputs: &Value, outputs: &Value, kind: Kind) -> Vec<u8> {
+pub fn onnx_file(role: &str, inputs: &Value, outputs: &Value, kind: Kind) -> Vec<u8> {
     let mut graph = Graph::default();
     for (is_input, specs) in [(true, inputs), (false, outputs)] {
         for spec in specs.as_array().unwrap() {
@@ -292,6 +292,8 @@ fn fill(role: &str, graph: &mut Graph, kind: Kind) {
                 ("features_no_memory_nlc", vec![1, TOKENS, CHANNELS]),
                 ("high_res_0_nchw", vec![1, 1, LOW, LOW]),
                 ("high_res_1_nchw", vec![1, 2, LOW / 2, LOW / 2]),
+                // Of a bundle with a detector; others do not declare it.
+                ("backbone_nlc", vec![1, TOKENS, CHANNELS]),
             ] {
                 let constant = format!("{name}_value");
                 graph.floats(&constant, &shape, &zeros(&shape));

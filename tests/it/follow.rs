@@ -6,6 +6,9 @@ use snow_ort::policy::follow::{
     suppress_overlaps,
 };
 
+use crate::fake::{Desk, read_json};
+use crate::fake_detector::give_detector;
+
 const SIDE: usize = 8;
 
 /// Logits that are positive in columns `from..to`.
@@ -261,4 +264,124 @@ fn holes_are_filled_and_specks_removed() {
     tiny[at(4, 4)] = 2.0;
     fill_and_clean(&mut tiny, SIDE, 4);
     assert_eq!(tiny[at(4, 4)], 2.0);
+}
+
+#[test]
+fn on_frames_that_nobody_looks_at_nothing_is_born_removed_or_counted() {
+    let mut following = Following::new(parameters());
+    following.judge(0, &[found(0.9, 0, 3)], &[]);
+    // Twelve frames without a look, an empty mask among them: three would do for the removal if they counted.
+    for frame in 1..13 {
+        let mask = predicted(0, if frame == 5 { 0 } else { 3 });
+        let verdict = following.propagate(frame, &[mask]);
+        assert!(verdict.born.is_empty() && verdict.removed.is_empty());
+        assert!(verdict.reconditioned.is_empty() && verdict.hidden.is_empty());
+        assert_eq!(verdict.suppressed, [false]);
+    }
+    // Frame 16 is one to remember confirmed tracks anew, if it is looked at.
+    assert!(
+        following
+            .propagate(16, &[predicted(0, 3)])
+            .reconditioned
+            .is_empty()
+    );
+
+    // Looks count, the delay is in frames: two looks without confirmation, and the third comes after it.
+    let mut following = Following::new(parameters());
+    following.judge(0, &[found(0.9, 0, 3)], &[]);
+    for frame in 1..30 {
+        let verdict = match frame % 5 {
+            0 => following.judge(frame, &[], &[predicted(0, 3)]),
+            _ => following.propagate(frame, &[predicted(0, 3)]),
+        };
+        assert!(verdict.removed.is_empty(), "frame {frame}");
+    }
+    let mut following = Following::new(parameters());
+    following.judge(0, &[found(0.9, 0, 3)], &[]);
+    for frame in 1..=12 {
+        let verdict = match frame % 4 {
+            0 => following.judge(frame, &[], &[predicted(0, 3)]),
+            _ => following.propagate(frame, &[predicted(0, 3)]),
+        };
+        assert_eq!(!verdict.removed.is_empty(), frame == 12, "frame {frame}");
+    }
+}
+
+#[test]
+fn what_is_hidden_for_want_of_confirmation_stays_so_between_looks() {
+    let mut following = Following::new(FollowParameters {
+        suppress_unmatched_only_within_hotstart: false,
+        hotstart_unmatched: 100,
+        keep_alive_init: 1,
+        ..parameters()
+    });
+    following.judge(0, &[found(0.9, 0, 3)], &[]);
+    assert!(following.propagate(1, &[predicted(0, 3)]).hidden.is_empty());
+    let look = following.judge(2, &[], &[predicted(0, 3)]);
+    assert_eq!(look.hidden, [0].into());
+    for frame in 3..6 {
+        let verdict = following.propagate(frame, &[predicted(0, 3)]);
+        assert_eq!(verdict.hidden, [0].into(), "frame {frame}");
+    }
+    let look = following.judge(6, &[found(0.9, 0, 3)], &[predicted(0, 3)]);
+    assert!(look.hidden.is_empty());
+    assert!(following.propagate(7, &[predicted(0, 3)]).hidden.is_empty());
+}
+
+#[test]
+fn overlaps_are_suppressed_between_looks() {
+    let mut following = Following::new(parameters());
+    following.judge(0, &[found(0.9, 0, 3), found(0.9, 5, 8)], &[]);
+    following.propagate(1, &[predicted(0, 0), predicted(5, 8)]);
+    following.propagate(2, &[predicted(0, 3), predicted(0, 0)]);
+    let verdict = following.propagate(3, &[predicted(0, 4), predicted(0, 4)]);
+    assert_eq!(verdict.suppressed, [false, true]);
+}
+
+/// Objects of a run in which each look finds a new one, as the tracker's mask is half of what is found.
+#[track_caller]
+fn born(every: &[&str], looks: u64) -> Vec<usize> {
+    let mut desk = Desk::with_images(5, 40, 30);
+    give_detector(&mut desk);
+    desk.bundle.narrow_masks();
+    let mut args = vec!["in", "--text", "bear", "--out", "out"];
+    args.extend(["--follow", "match_iou=0.6", "--follow", "occlusion_iou=0"]);
+    args.extend(every);
+    desk.run(&args).succeeds();
+    let report = read_json(&desk.path("out/run.json"));
+    assert_eq!(report["detector"]["looks"], looks);
+    let tracks = read_json(&desk.path("out/tracks.json"));
+    let frames = tracks["frames"].as_array().unwrap();
+    frames
+        .iter()
+        .map(|frame| frame["objects"].as_array().unwrap().len())
+        .collect()
+}
+
+#[test]
+fn objects_are_looked_for_on_every_nth_frame() {
+    assert_eq!(born(&[], 5), [1, 2, 3, 4, 5]);
+    assert_eq!(born(&["--detect-every", "1"], 5), [1, 2, 3, 4, 5]);
+    assert_eq!(born(&["--detect-every", "2"], 3), [1, 1, 2, 2, 3]);
+    assert_eq!(born(&["--detect-every", "9"], 1), [1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn wrong_intervals_are_refused() {
+    let desk = Desk::new();
+    for (args, words) in [
+        (
+            &["in", "--text", "bear", "--detect-every", "0"][..],
+            &["--detect-every", "1 or more"][..],
+        ),
+        (
+            &["in", "--text", "bear", "--detect-every", "-3"],
+            &["--detect-every", "1 or more"],
+        ),
+    ] {
+        desk.run(args).refuses(words);
+    }
+    let ran = desk.run(&["in", "--box", "1,1,9,9", "--detect-every", "2"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("--text"), "{ran:?}");
 }

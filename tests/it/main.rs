@@ -8,6 +8,7 @@ mod contact_sheet;
 mod detect;
 mod doctor;
 mod fake;
+mod fake_detector;
 mod findings;
 mod follow;
 mod interrupt;
