@@ -26,6 +26,16 @@ pub enum DetectError {
         /// The export command without the parts.
         remedy: String,
     },
+    /// The tracker's bundle cannot remember what a detector found.
+    #[error(
+        "{bundle} cannot follow what is found: its memory encoder has no input `direct`; export it with `{remedy} --parts tracker,detector`, or give another with --model"
+    )]
+    NoDirect {
+        /// The bundle's folder.
+        bundle: String,
+        /// The export command without the parts.
+        remedy: String,
+    },
     /// A text cannot be used.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -78,6 +88,8 @@ impl Candidates {
 /// Seconds spent in each stage of a detector so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DetectorTimes {
+    /// Image to backbone tokens, where the tracker's are not the detector's.
+    pub backbone_s: f64,
     /// Backbone tokens to features.
     pub features_s: f64,
     /// Features and texts to candidates.

@@ -6,17 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::bundle::{Bundle, Follow};
-use crate::detector::{DetectError, Detector, DetectorTimes, encode_texts};
-use crate::graph::{GraphError, Runtime, Tensor};
-use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt};
+use crate::detector::{Backbone, DetectError, Detector, DetectorTimes, encode_texts};
+use crate::graph::{Backend, GraphError, Runtime, Tensor};
+use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt, upsample_logits};
 use crate::policy::follow::{
     FollowParameters, Following, Found, Pixels, Predicted, fill_and_clean, shrunk,
     suppress_overlaps,
 };
 use crate::tracker::{
-    FrameResult, Memory, ObjectMask, Rank, StageTimes, TrackError, Tracker, TrackerOptions,
+    FrameResult, Memory, ModelSpec, ObjectMask, Rank, StageTimes, TrackError, Tracker,
+    TrackerOptions, check_precision,
 };
 
 /// Logits of a mask that was suppressed.
@@ -85,10 +87,27 @@ pub struct FollowOptions {
     pub tracker: TrackerOptions,
 }
 
+/// Refuses a bundle whose tracker cannot remember what a detector found.
+///
+/// # Errors
+/// [`DetectError::NoDirect`], or a manifest that this program does not understand.
+pub fn follows(bundle: &Bundle) -> Result<(), FollowError> {
+    if ModelSpec::of(bundle)?.has_direct {
+        return Ok(());
+    }
+    Err(FollowError::Detect(DetectError::NoDirect {
+        bundle: bundle.dir().display().to_string(),
+        remedy: bundle.manifest().export_command(),
+    }))
+}
+
 /// Follows the objects of one clip. An object's id is the reference's number plus 1, as 0 is no object in an index mask.
 pub struct Follower {
     tracker: Tracker,
     detector: Detector,
+    /// For images of a resolution of their own; absent where the tracker's vision encoder serves the detector.
+    backbone: Option<Backbone>,
+    backbone_s: f64,
     texts: Vec<Tensor>,
     following: Following,
     options: FollowOptions,
@@ -102,22 +121,46 @@ struct Candidate {
 }
 
 impl Follower {
-    /// Reads the texts and loads the graphs of a bundle.
+    /// Reads the texts and loads the graphs of a bundle, or with `detecting` the detector's of that, for images of another
+    /// resolution.
     ///
     /// # Errors
-    /// A bundle without a detector, a text that cannot be used, or a graph that cannot be loaded.
+    /// A bundle without a detector, or whose memory encoder lacks the input `direct`; a precision that the provider has no
+    /// kernels for; a text that cannot be used; or a graph that cannot be loaded.
     pub fn new(
         bundle: &Bundle,
+        detecting: Option<&Bundle>,
         runtime: Runtime,
         texts: &[&str],
         options: FollowOptions,
     ) -> Result<Self, FollowError> {
-        let backend: Rc<dyn crate::graph::Backend> = Rc::new(runtime);
+        for bundle in [bundle].into_iter().chain(detecting) {
+            check_precision(bundle, runtime.provider())?;
+        }
+        Self::on(bundle, detecting, Rc::new(runtime), texts, options)
+    }
+
+    /// As [`Follower::new`], on any backend.
+    ///
+    /// # Errors
+    /// As [`Follower::new`].
+    pub fn on(
+        bundle: &Bundle,
+        detecting: Option<&Bundle>,
+        backend: Rc<dyn Backend>,
+        texts: &[&str],
+        options: FollowOptions,
+    ) -> Result<Self, FollowError> {
+        follows(bundle)?;
+        let eyes = detecting.unwrap_or(bundle);
         // Before the others: the text encoder is large, and gone when they are loaded.
-        let texts = encode_texts(bundle, backend.as_ref(), texts)?;
+        let texts = encode_texts(eyes, backend.as_ref(), texts)?;
+        let backbone = detecting.map(|eyes| Backbone::load(eyes, backend.as_ref()));
         Ok(Self {
             tracker: Tracker::sharing(bundle, Rc::clone(&backend), options.tracker)?,
-            detector: Detector::load(bundle, backend, false)?,
+            backbone: backbone.transpose()?,
+            backbone_s: 0.0,
+            detector: Detector::load(eyes, backend, false)?,
             texts,
             following: Following::new(options.parameters),
             options: FollowOptions {
@@ -140,7 +183,10 @@ impl Follower {
 
     /// Seconds of the detector's stages.
     pub fn detector_times(&self) -> DetectorTimes {
-        self.detector.times()
+        DetectorTimes {
+            backbone_s: self.backbone_s,
+            ..self.detector.times()
+        }
     }
 
     /// Frames on which objects were looked for so far.
@@ -172,27 +218,39 @@ impl Follower {
         )
     }
 
-    /// The objects on the next frame. `image` is `[resolution, resolution, 3]` RGB. No graph runs on a frame without
-    /// objects on which none are looked for.
+    /// The objects on the next frame. `image` is `[resolution, resolution, 3]` RGB, `detail` the same at the resolution of a
+    /// detector that has its own, on frames on which it looks. No graph runs on a frame without objects on which none are
+    /// looked for.
     ///
     /// # Errors
     /// A graph or the device fails.
-    pub fn step(&mut self, frame: usize, image: Vec<u8>) -> Result<FrameResult, FollowError> {
+    pub fn step(
+        &mut self,
+        frame: usize,
+        image: Vec<u8>,
+        detail: Option<Vec<u8>>,
+    ) -> Result<FrameResult, FollowError> {
         let graph_error = |source| FollowError::Graph { frame, source };
         let side = self.tracker.low_size();
         let looks = frame.is_multiple_of(self.options.detect_every);
-        if !looks && self.following.objects().is_empty() {
+        let own = looks && self.backbone.is_some();
+        // Before the tracker's features are there, so that the two need no memory together.
+        let mut candidates = match own {
+            true => self.find_in(detail).map_err(graph_error)?,
+            false => Vec::new(),
+        };
+        let nothing = self.following.objects().is_empty() && candidates.is_empty();
+        if nothing && (own || !looks) {
             return Ok(FrameResult {
                 frame,
                 low_size: side,
                 objects: Vec::new(),
             });
         }
-        let view = self.tracker.view(frame, image, looks)?;
-        let candidates = match looks {
-            true => self.find(view.backbone()).map_err(graph_error)?,
-            false => Vec::new(),
-        };
+        let view = self.tracker.view(frame, image, looks && !own)?;
+        if looks && !own {
+            candidates = self.find(view.backbone()).map_err(graph_error)?;
+        }
         let (mut masks, predictions) = self.tracker.predict(&view)?;
         for mask in &mut masks {
             fill_and_clean(&mut mask.low_res, side, self.options.fill_hole_area);
@@ -252,7 +310,19 @@ impl Follower {
         Ok(self.shown(frame, masks, &candidates, &verdict))
     }
 
-    /// What the detector finds, text by text, each in the order of its candidates.
+    /// What the detector finds in an image of its own.
+    fn find_in(&mut self, image: Option<Vec<u8>>) -> Result<Vec<Candidate>, GraphError> {
+        let start = Instant::now();
+        let backend = self.tracker.backend();
+        let tokens = match (&mut self.backbone, image) {
+            (Some(backbone), Some(image)) => Some(backbone.encode(backend.as_ref(), image)?),
+            _ => None,
+        };
+        self.backbone_s += start.elapsed().as_secs_f64();
+        self.find(tokens.as_ref())
+    }
+
+    /// What the detector finds, text by text, each in the order of its candidates. Masks have the tracker's size.
     fn find(&mut self, backbone: Option<&Tensor>) -> Result<Vec<Candidate>, GraphError> {
         let backbone = backbone.ok_or_else(|| GraphError::Tensor {
             name: "backbone_nlc".to_owned(),
@@ -272,18 +342,21 @@ impl Follower {
             let scores: Vec<f32> = rows.iter().map(|&row| candidates.scores[row]).collect();
             let stays = suppress_overlaps(&scores, &pixels, parameters.nms_iou);
             let found = masks.into_iter().zip(pixels).zip(scores).zip(stays);
-            all.extend(
-                found
-                    .filter(|(_, stays)| *stays)
-                    .map(|(((logits, pixels), score), _)| Candidate {
-                        found: Found {
-                            text,
-                            score,
-                            pixels,
-                        },
-                        logits,
-                    }),
-            );
+            let (from, to) = (self.detector.mask_side(), self.tracker.low_size());
+            all.extend(found.filter(|(_, stays)| *stays).map(
+                |(((mut logits, mut pixels), score), _)| {
+                    if from != to {
+                        logits = upsample_logits(&logits, from, to as u32, to as u32);
+                        pixels = Pixels::of(&logits);
+                    }
+                    let found = Found {
+                        text,
+                        score,
+                        pixels,
+                    };
+                    Candidate { found, logits }
+                },
+            ));
         }
         Ok(all)
     }

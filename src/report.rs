@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 mod found;
+mod model;
 
 pub use self::found::{DetectorReport, FoundReport, TextReport};
+pub use self::model::ModelReport;
 use crate::metrics::Means;
 use crate::tracker::Prompt;
 
@@ -306,25 +308,6 @@ pub struct ProposalsReport {
     pub load_s: f64,
     /// Seconds of looking: from frame to proposals.
     pub look_s: f64,
-}
-
-/// The bundle of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelReport {
-    /// The bundle's folder.
-    pub dir: String,
-    /// The model's name.
-    pub name: String,
-    /// The model's family.
-    pub family: String,
-    /// Side of the model's input in pixels.
-    pub resolution: u32,
-    /// `fp32` or `fp16`.
-    pub precision: String,
-    /// SHA-256 of manifest.json, which holds the hash of every other file.
-    pub manifest_sha256: String,
-    /// True when the weights are random: the masks mean nothing.
-    pub random_weights: bool,
 }
 
 /// How a bundle was run.

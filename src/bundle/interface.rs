@@ -305,6 +305,11 @@ fn table(manifest: &Manifest) -> Vec<Row> {
     row(MemoryEncoder, true, "has_mask_prompt", boolean, &[Is(1)]);
     row(MemoryEncoder, true, "object_score", float32, &[objects]);
     row(MemoryEncoder, true, "from_prompt", boolean, &[objects]);
+    // Of bundles whose tracks may be found: a detector of another resolution may stand in another bundle.
+    let listed = tensors(manifest, MemoryEncoder, true);
+    if manifest.detector.is_some() || listed.iter().any(|spec| spec.name == "direct") {
+        row(MemoryEncoder, true, "direct", boolean, &[Is(1)]);
+    }
     row(
         MemoryEncoder,
         false,

@@ -71,9 +71,7 @@ pub(super) const FEEDS: [Feed; 11] = [
 /// What the graphs of a detector take and give.
 pub(super) fn rows(manifest: &Manifest, detector: &Detector) -> Vec<Row> {
     use Axis::{Dynamic, Is, Same};
-    use Role::{
-        DetectorFeatures, DetectorMasks, GeometryEncoder, MemoryEncoder, TextEncoder, VisionEncoder,
-    };
+    use Role::{DetectorFeatures, DetectorMasks, GeometryEncoder, TextEncoder, VisionEncoder};
 
     let (float, float32, int64) = (
         Kind::Float,
@@ -152,13 +150,6 @@ pub(super) fn rows(manifest: &Manifest, detector: &Detector) -> Vec<Row> {
             "queries_qc",
             float,
             vec![Dynamic("found"), hidden],
-        ),
-        (
-            MemoryEncoder,
-            true,
-            "direct",
-            Kind::Is(DType::Bool),
-            vec![Is(1)],
         ),
         (
             DetectorMasks,

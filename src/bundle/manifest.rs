@@ -90,9 +90,14 @@ impl Manifest {
         } else {
             ""
         };
+        self.export_command_at(self.resolution) + parts
+    }
+
+    /// The command that writes the tracker's bundle of the same checkpoint and precision at a resolution.
+    pub fn export_command_at(&self, resolution: u32) -> String {
         format!(
-            "snow-export {} --res {} --precision {}{parts}",
-            self.source.id, self.resolution, self.precision
+            "snow-export {} --res {resolution} --precision {}",
+            self.source.id, self.precision
         )
     }
 }

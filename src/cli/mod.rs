@@ -25,6 +25,7 @@ pub mod score;
 mod shell;
 mod signals;
 pub mod sink;
+mod summary;
 mod survey;
 mod texts;
 mod worker;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::pipeline::Step;
+use super::pipeline::{Images, Step};
 use crate::follower::Follower;
 use crate::tracker::{FrameResult, ObjectMask, Prompt, Tracker};
 
@@ -36,12 +36,12 @@ impl Step for Follower {
     fn step(
         &mut self,
         frame: usize,
-        image: Vec<u8>,
+        images: Images,
         _size: (u32, u32),
         _prompts: &[Prompt],
         _more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
     ) -> Result<FrameResult> {
-        Ok(Self::step(self, frame, image)?)
+        Ok(Self::step(self, frame, images.model, images.detector)?)
     }
 
     fn held_back(&self) -> usize {
@@ -57,11 +57,11 @@ impl Step for Tracker {
     fn step(
         &mut self,
         frame: usize,
-        image: Vec<u8>,
+        images: Images,
         size: (u32, u32),
         prompts: &[Prompt],
         more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
     ) -> Result<FrameResult> {
-        Ok(self.step_then(frame, image, size, prompts, more)?)
+        Ok(self.step_then(frame, images.model, size, prompts, more)?)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::args::BundleArgs;
-use crate::bundle::{Bundle, MANIFEST_FILE};
+use crate::bundle::{Bundle, MANIFEST_FILE, Precision};
 
 /// How many folders above the executable's own are looked at: `target/release/` in a checkout, `bin/` when installed.
 const FOLDERS_ABOVE: usize = 3;
@@ -13,6 +13,8 @@ const FOLDERS_ABOVE: usize = 3;
 /// A bundle that was found, as its manifest describes it.
 struct Found {
     dir: PathBuf,
+    name: String,
+    precision: Precision,
     resolution: u32,
     /// Pixels per token: a resolution is a multiple of it. Not 0.
     patch: u32,
@@ -85,6 +87,52 @@ pub(super) fn choose(
             None => bail!("several bundles; choose one with --model DIR or --res: {listed}"),
         },
     }
+}
+
+/// The bundle of the same model as `bundle` at another resolution: beside it, or where [`choose`] looks; of several, that of
+/// the same precision.
+pub(super) fn sibling(bundle: &Bundle, res: u32, models: Option<&Path>) -> Result<PathBuf> {
+    let manifest = bundle.manifest();
+    let beside = match bundle.dir().parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        // A name alone, or `.`.
+        _ => {
+            let whole = bundle.dir().canonicalize();
+            let whole = whole.with_context(|| format!("cannot find {}", bundle.dir().display()))?;
+            whole.parent().unwrap_or(&whole).to_path_buf()
+        }
+    };
+    let mut others = Vec::new();
+    for place in [beside].into_iter().chain(places(models)) {
+        let (found, _) = bundles_in(&place)
+            .with_context(|| format!("cannot look for bundles in {}", place.display()))?;
+        let (mut same, rest): (Vec<Found>, Vec<Found>) = found
+            .into_iter()
+            .partition(|other| other.name == manifest.name && other.resolution == res);
+        if same.len() > 1 {
+            same.retain(|other| other.precision == manifest.precision);
+        }
+        match same.as_slice() {
+            [one] => return Ok(one.dir.clone()),
+            [] => others.extend(rest.into_iter().map(|other| other.text)),
+            several => {
+                let listed: Vec<&str> = several.iter().map(|other| other.text.as_str()).collect();
+                bail!(
+                    "several bundles of {} at {res} pixels: {}; leave one of them",
+                    manifest.name,
+                    listed.join(", ")
+                );
+            }
+        }
+    }
+    others.sort();
+    others.dedup();
+    bail!(
+        "no bundle of {} at {res} pixels (found {}); make one with `{} --parts tracker,detector`",
+        manifest.name,
+        others.join(", "),
+        manifest.export_command_at(res)
+    );
 }
 
 /// The bundles that are named, those in a folder that is named, or the one that [`choose`] would take if none is.
@@ -182,6 +230,8 @@ fn bundles_in(place: &Path) -> std::io::Result<(Vec<Found>, Vec<String>)> {
                     manifest.resolution,
                     manifest.precision
                 ),
+                name: manifest.name,
+                precision: manifest.precision,
                 resolution: manifest.resolution,
                 patch: manifest
                     .resolution

@@ -12,11 +12,28 @@ use super::discovery::{Discovery, Seen};
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkStats, TrackedFrame};
 use crate::media::resize::resize_frame;
-use crate::media::{Damage, Frame, FrameSource};
+use crate::media::{Damage, Frame, FrameSource, MediaError};
 use crate::tracker::{FrameResult, ObjectMask, Prompt};
 
 /// Frames that may wait between two stages.
 const QUEUE: usize = 2;
+
+/// A frame as graphs take it, RGB.
+pub struct Images {
+    /// `[resolution, resolution, 3]` of the model.
+    pub model: Vec<u8>,
+    /// The same at the detector's resolution, on frames on which it looks at an image of its own.
+    pub detector: Option<Vec<u8>>,
+}
+
+/// Images for a detector that looks at another resolution than the model's.
+#[derive(Debug, Clone, Copy)]
+pub struct DetectorImages {
+    /// Side in pixels.
+    pub resolution: u32,
+    /// Frames from one to the next, from frame 0 on.
+    pub every: usize,
+}
 
 /// One frame through the model.
 pub trait Step {
@@ -28,7 +45,7 @@ pub trait Step {
     fn step(
         &mut self,
         frame: usize,
-        image: Vec<u8>,
+        images: Images,
         size: (u32, u32),
         prompts: &[Prompt],
         more: &mut dyn FnMut(&[ObjectMask]) -> Vec<Prompt>,
@@ -51,6 +68,8 @@ pub struct Job<'a> {
     pub source: Box<dyn FrameSource>,
     /// Side of the model's input in pixels.
     pub resolution: u32,
+    /// What a detector with an image of its own takes.
+    pub detector: Option<DetectorImages>,
     /// Frames after which to end.
     pub max_frames: Option<usize>,
     /// Whether the sink needs the source frames.
@@ -98,7 +117,7 @@ struct DecodedFrame {
     index: usize,
     width: u32,
     height: u32,
-    image: Vec<u8>,
+    images: Images,
     rgb: Option<Vec<u8>>,
     pts_s: Option<f64>,
 }
@@ -136,6 +155,7 @@ pub fn run(job: Job<'_>, tracker: &mut dyn Step) -> Outcome {
     let Job {
         source,
         resolution,
+        detector,
         max_frames,
         keep_rgb,
         prompts,
@@ -151,8 +171,17 @@ pub fn run(job: Job<'_>, tracker: &mut dyn Step) -> Outcome {
     let (decoded_to, decoded) = sync_channel(QUEUE);
     let (tracked_to, tracked) = sync_channel(QUEUE);
     let outcome = std::thread::scope(|scope| {
-        let decoder =
-            scope.spawn(move || decode(source, resolution, max_frames, keep, &decoded_to));
+        let resize = move |frame: &Frame, index: usize| {
+            let at = |side| resize_frame(frame, side);
+            let detector = detector.filter(|detector| index.is_multiple_of(detector.every.max(1)));
+            Ok(Images {
+                model: at(resolution)?,
+                detector: detector
+                    .map(|detector| at(detector.resolution))
+                    .transpose()?,
+            })
+        };
+        let decoder = scope.spawn(move || decode(source, resize, max_frames, keep, &decoded_to));
         let writer = scope.spawn(move || write(sink, &tracked));
 
         // Both ends of the queues that the tracker holds go when it returns, which ends the other two stages.
@@ -196,7 +225,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>, name: &str) -> Result<T> {
 
 fn decode(
     mut source: Box<dyn FrameSource>,
-    resolution: u32,
+    resize: impl Fn(&Frame, usize) -> Result<Images, MediaError>,
     max_frames: Option<usize>,
     keep: Keep,
     to: &SyncSender<DecodedFrame>,
@@ -217,10 +246,10 @@ fn decode(
             }
         };
         let start = Instant::now();
-        let image = resize_frame(&frame, resolution);
+        let images = resize(&frame, count);
         stats.resize_s += start.elapsed().as_secs_f64();
-        let image = match image {
-            Ok(image) => image,
+        let images = match images {
+            Ok(images) => images,
             Err(cause) => {
                 error = Some(Error::new(cause).context(format!("cannot resize frame {count}")));
                 break;
@@ -230,7 +259,7 @@ fn decode(
             index: count,
             width: frame.width,
             height: frame.height,
-            image,
+            images,
             rgb: keep.needs(count).then_some(frame.rgb),
             pts_s: frame.pts_s,
         };
@@ -305,8 +334,7 @@ fn track_into(
             return end;
         }
         let due = prompts.remove(&frame.index).unwrap_or_default();
-        let image = std::mem::take(&mut frame.image);
-        let result = match looking.step(&mut frame, image, &due, tracker) {
+        let result = match looking.step(&mut frame, &due, tracker) {
             Ok(result) => result,
             Err(error) => {
                 end.error = Some(error);
@@ -342,7 +370,6 @@ impl Looking<'_> {
     fn step(
         &mut self,
         frame: &mut DecodedFrame,
-        image: Vec<u8>,
         due: &[Prompt],
         tracker: &mut dyn Step,
     ) -> Result<(FrameResult, Option<Vec<Seen>>)> {
@@ -373,8 +400,12 @@ impl Looking<'_> {
             }
             _ => Vec::new(),
         };
+        let images = Images {
+            model: std::mem::take(&mut frame.images.model),
+            detector: frame.images.detector.take(),
+        };
         let result = tracker
-            .step(index, image, size, due, &mut more)
+            .step(index, images, size, due, &mut more)
             .with_context(|| format!("cannot track frame {index}"))?;
         Ok((result, seen))
     }

@@ -11,18 +11,18 @@ use super::args::RunArgs;
 use super::budget::{self, Proposed};
 use super::discovery::{Discovery, Known, MaskSpec};
 use super::model::Model;
-use super::outputs::{Outputs, Placed, default_out};
-use super::pipeline::{self, Job, Outcome};
+use super::outputs::{Outputs, default_out};
+use super::pipeline::{self, DetectorImages, Job, Outcome};
 use super::progress::Progress;
 use super::propose::Proposer;
-use super::score::{self, Scorer};
+use super::score::Scorer;
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::survey::survey;
-use super::{chain, complain, counted, guard, models, say, texts};
+use super::{chain, complain, counted, guard, models, summary, texts};
 use crate::bundle::Bundle;
-use crate::detector::DetectorTimes;
-use crate::follower::Follower;
+use crate::detector::{DetectorTimes, described};
+use crate::follower::{Follower, follows};
 use crate::graph::{ArenaStats, Copies, Provider, Runtime};
 use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
@@ -34,7 +34,6 @@ use crate::report::{
     self, ArenaReport, CopiesReport, DetectorReport, InputReport, ModelReport, PromptReport,
     REPORT_VERSION, RunReport, RuntimeReport, StageReport, Status, TextReport, Timings,
 };
-use crate::size;
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
 
 /// Everything about a run that is known before its first frame.
@@ -95,6 +94,11 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     };
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
+    let detecting = texts::detecting(args, &bundle)?;
+    if !args.text.texts.is_empty() {
+        described(detecting.as_ref().unwrap_or(&bundle))?;
+        follows(&bundle)?;
+    }
     let num_frames = survey(
         &args.input,
         most,
@@ -151,9 +155,14 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         (None, chosen.unwrap_or_else(|| default_chunk(manifest)))
     };
     let options = TrackerOptions { num_frames, chunk };
+    let detecting = detecting.as_ref();
     let follow = match args.text.texts.is_empty() {
         true => None,
-        false => Some(texts::options(&args.text, &bundle, options)?),
+        false => Some(texts::options(
+            &args.text,
+            detecting.unwrap_or(&bundle),
+            options,
+        )?),
     };
     if let Some(discovery) = &mut discovery {
         runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
@@ -183,7 +192,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let texts = texts::distinct(&args.text.texts);
     let mut model = match follow {
         Some(options) => {
-            Model::Follower(Box::new(Follower::new(&bundle, runtime, &texts, options)?))
+            let follower = Follower::new(&bundle, detecting, runtime, &texts, options)?;
+            Model::Follower(Box::new(follower))
         }
         None => Model::Tracker(Box::new(Tracker::new(&bundle, runtime, options)?)),
     };
@@ -218,6 +228,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         Job {
             source,
             resolution: manifest.resolution,
+            detector: detecting.map(|bundle| DetectorImages {
+                resolution: bundle.manifest().resolution,
+                every: args.text.every(),
+            }),
             max_frames: most,
             keep_rgb: outputs.overlay.is_some() || outputs.sheet.is_some(),
             prompts,
@@ -239,7 +253,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
             _ => Vec::new(),
         },
         detector: match &model {
-            Model::Follower(follower) => Some(looked(args, follower)),
+            Model::Follower(follower) => Some(looked(args, detecting, follower)),
             Model::Tracker(_) => None,
         },
         times: tracker.times(),
@@ -260,10 +274,15 @@ fn total(args: &RunArgs, info: &SourceInfo) -> Option<u64> {
 }
 
 /// What looking for objects came to.
-fn looked(args: &RunArgs, follower: &Follower) -> (DetectorReport, DetectorTimes) {
+fn looked(
+    args: &RunArgs,
+    bundle: Option<&Bundle>,
+    follower: &Follower,
+) -> (DetectorReport, DetectorTimes) {
     let report = DetectorReport {
         every: args.text.every() as u64,
         looks: follower.looks() as u64,
+        model: bundle.map(ModelReport::of),
     };
     (report, follower.detector_times())
 }
@@ -404,7 +423,7 @@ fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) 
                 );
             }
             if !setup.args.quiet && !setup.args.tell_frames {
-                summarise(&report, &placed);
+                summary::show(&report, &placed);
             }
             Ok(())
         }
@@ -419,7 +438,6 @@ fn compose(
     seen: &Seen,
 ) -> RunReport {
     let (times, tracking_s) = (&seen.times, seen.tracking_s);
-    let manifest = setup.bundle.manifest();
     let frames = stats.frames;
     let stage = |name, seconds| StageReport::new(name, seconds, frames);
     let looks = outcome.discovery.as_ref().map(Discovery::report);
@@ -429,11 +447,16 @@ fn compose(
     let before = outcome.discovery.as_ref().and_then(Discovery::peak);
     let (held_before, used_before) = before.unwrap_or_default();
     let detecting = seen.detector.iter().flat_map(|(_, times)| {
-        [
+        let backbone = seen
+            .detector
+            .iter()
+            .filter(|(report, _)| report.model.is_some());
+        let backbone = backbone.map(|_| stage("detector_vision_encoder", times.backbone_s));
+        backbone.chain([
             stage("detector_features", times.features_s),
             stage("detector", times.search_s),
             stage("detector_masks", times.masks_s),
-        ]
+        ])
     });
     let looking = looks
         .iter()
@@ -482,15 +505,7 @@ fn compose(
         objects: stats.objects.clone(),
         prompts,
         proposals: looks,
-        model: ModelReport {
-            dir: setup.bundle.dir().display().to_string(),
-            name: manifest.name.clone(),
-            family: manifest.family.clone(),
-            resolution: manifest.resolution,
-            precision: manifest.precision.to_string(),
-            manifest_sha256: setup.bundle.manifest_sha256().to_owned(),
-            random_weights: manifest.source.random_weights,
-        },
+        model: ModelReport::of(setup.bundle),
         runtime: setup.runtime.clone(),
         timings: Timings {
             total_s: setup.start.elapsed().as_secs_f64(),
@@ -521,55 +536,5 @@ fn compose(
         logits: None,
         contact_sheet: None,
         scores: stats.scores.clone(),
-    }
-}
-
-fn summarise(report: &RunReport, placed: &Placed) {
-    let mut memory = report.peak_memory_bytes.map_or(String::new(), |bytes| {
-        format!(", peak memory {}", size::show(bytes))
-    });
-    if let Some(bytes) = report.device_memory_bytes {
-        memory.push_str(&format!(", GPU {}", size::show(bytes)));
-    }
-    if let Some(arena) = &report.arena {
-        memory.push_str(&format!(", arena {}", size::show(arena.peak_bytes)));
-        if let Some(limit) = arena.limit_bytes {
-            memory.push_str(&format!(" of {}", size::show(limit)));
-        }
-    }
-    say(&format!(
-        "done: {}, {}, {:.2} frames/s{memory}",
-        counted(report.frames, "frame"),
-        counted(report.objects.len() as u64, "object"),
-        report.fps
-    ));
-    if let Some(looks) = &report.proposals {
-        say(&format!(
-            "found    {} in {} on {}",
-            counted(looks.added, "object"),
-            counted(looks.proposals, "proposal"),
-            counted(looks.looks, "frame")
-        ));
-    }
-    say(&format!("masks    {}", placed.run.join("masks").display()));
-    say(&format!(
-        "tracks   {}",
-        placed.run.join("tracks.json").display()
-    ));
-    say(&format!(
-        "run      {}",
-        placed.run.join("run.json").display()
-    ));
-    if let Some(overlay) = &placed.overlay {
-        say(&format!("overlay  {}", overlay.display()));
-    }
-    if let Some(logits) = &placed.logits {
-        say(&format!("logits   {}", logits.display()));
-    }
-    if let Some(sheet) = &placed.sheet {
-        say(&format!("sheet    {}", sheet.display()));
-    }
-    for line in report.scores.iter().flat_map(score::table) {
-        say(&line);
     }
 }

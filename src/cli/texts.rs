@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::args::{RunArgs, one_or_more};
+use super::models;
 use crate::bundle::{Bundle, Follow};
 use crate::detector::described;
 use crate::follower::{FollowOptions, parameters_of};
@@ -29,6 +30,12 @@ pub(super) struct TextArgs {
     /// Look for objects on frame 0 and on every N-th frame; in between they are only followed [default: 1]
     #[arg(long, help_heading = HEADING, value_name = "N", requires = "texts", allow_negative_numbers = true, value_parser = one_or_more)]
     pub detect_every: Option<NonZeroUsize>,
+
+    /// Look for objects at this resolution, with the detector of the same model's bundle; --res is that of the tracker
+    ///
+    /// That bundle stands beside the other, or where --res looks, has the same name, and comes from the same checkpoint.
+    #[arg(long, help_heading = HEADING, value_name = "PIXELS", requires = "texts", allow_negative_numbers = true)]
+    pub det_res: Option<u32>,
 }
 
 impl TextArgs {
@@ -68,6 +75,34 @@ pub(super) fn check(args: &RunArgs, has_prompts: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bundle of `--det-res`, checked against that of the tracker; `None` where one bundle does both.
+///
+/// # Errors
+/// No bundle, or one of another checkpoint, or without a detector.
+pub(super) fn detecting(args: &RunArgs, bundle: &Bundle) -> Result<Option<Bundle>> {
+    let Some(res) = args.text.det_res else {
+        return Ok(None);
+    };
+    if res == bundle.manifest().resolution {
+        return Ok(None);
+    }
+    let dir = models::sibling(bundle, res, args.models.as_deref())?;
+    let other = Bundle::open(&dir)?;
+    let hash = |bundle: &Bundle| bundle.manifest().source.sha256.clone();
+    if hash(&other) != hash(bundle) {
+        bail!(
+            "--det-res {res}: {} comes from the checkpoint {}, but {} from {}; export both from one checkpoint, such as with `{} --parts tracker,detector`",
+            dir.display(),
+            hash(&other),
+            bundle.dir().display(),
+            hash(bundle),
+            bundle.manifest().export_command_at(res)
+        );
+    }
+    described(&other)?;
+    Ok(Some(other))
 }
 
 /// How to follow: the bundle's parameters with those that were set.

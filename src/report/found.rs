@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ModelReport;
+
 /// What was found for a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextReport {
@@ -18,6 +20,8 @@ pub struct DetectorReport {
     pub every: u64,
     /// Frames that were looked at.
     pub looks: u64,
+    /// The bundle of `--det-res`; null where the detector is the model's own.
+    pub model: Option<ModelReport>,
 }
 
 /// An object that was found for a text.

@@ -111,15 +111,7 @@ impl Tracker {
         runtime: Runtime,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
-        let precision = bundle.manifest().precision;
-        if (runtime.provider(), precision) == (Provider::Cuda, Precision::Int8) {
-            // The provider has no integer kernels: every linear layer would go through the host.
-            return Err(TrackError::Unsupported {
-                field: "precision",
-                got: precision.to_string(),
-                expected: "fp16 or fp32 on a GPU (int8 is for --provider cpu)",
-            });
-        }
+        check_precision(bundle, runtime.provider())?;
         Self::sharing(bundle, Rc::new(runtime), options)
     }
 
@@ -550,6 +542,23 @@ impl Cohort {
         let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();
         self.history.tracked.retain(|frame| held.contains(frame));
     }
+}
+
+/// Refuses a bundle that a provider has no kernels for.
+///
+/// # Errors
+/// [`TrackError::Unsupported`].
+pub(crate) fn check_precision(bundle: &Bundle, provider: Provider) -> Result<(), TrackError> {
+    let precision = bundle.manifest().precision;
+    if (provider, precision) == (Provider::Cuda, Precision::Int8) {
+        // The provider has no integer kernels: every linear layer would go through the host.
+        return Err(TrackError::Unsupported {
+            field: "precision",
+            got: precision.to_string(),
+            expected: "fp16 or fp32 on a GPU (int8 is for --provider cpu)",
+        });
+    }
+    Ok(())
 }
 
 /// Frames go forward only: prompts are for the frame at hand.

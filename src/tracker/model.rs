@@ -17,8 +17,8 @@ pub struct ModelSpec {
     pub policy: Parameters,
     /// Slots of the memory attention graph.
     pub slots: Slots,
-    /// Whether the bundle has a detector: its memory encoder takes one input more then.
-    pub has_detector: bool,
+    /// Whether the memory encoder has the input `direct`: the masks of found objects are remembered with it.
+    pub has_direct: bool,
 }
 
 /// The four graphs.
@@ -196,7 +196,9 @@ impl ModelSpec {
         Ok(Self {
             resolution: manifest.resolution as usize,
             low_size: manifest.masks.low_res as usize,
-            has_detector: manifest.detector.is_some(),
+            has_direct: manifest
+                .graph(Role::MemoryEncoder)
+                .is_some_and(|graph| graph.inputs.iter().any(|input| input.name == "direct")),
             policy: Parameters {
                 num_maskmem: policy.num_maskmem as usize,
                 max_cond_frames: policy.max_cond_frames as usize,

@@ -73,7 +73,7 @@ pub(super) struct Decoded {
 pub(super) struct Stages {
     pub(super) backend: Rc<dyn Backend>,
     graphs: Graphs,
-    has_detector: bool,
+    has_direct: bool,
     resolution: usize,
     low_size: usize,
     no_mask: Tensor,
@@ -91,7 +91,7 @@ impl Stages {
         Ok(Self {
             backend,
             graphs,
-            has_detector: spec.has_detector,
+            has_direct: spec.has_direct,
             resolution: side,
             low_size: spec.low_size,
             no_mask,
@@ -303,7 +303,7 @@ impl Stages {
             ("object_score", score),
             ("from_prompt", &from_prompt),
         ];
-        if self.has_detector {
+        if self.has_direct {
             inputs.push(("direct", &direct));
         }
         let start = Instant::now();

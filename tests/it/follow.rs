@@ -6,8 +6,8 @@ use snow_ort::policy::follow::{
     suppress_overlaps,
 };
 
-use crate::fake::{Desk, read_json};
-use crate::fake_detector::give_detector;
+use crate::fake::{Desk, read_json, save, write_bundle};
+use crate::fake_detector::{add_detector, give_detector};
 
 const SIDE: usize = 8;
 
@@ -384,4 +384,80 @@ fn wrong_intervals_are_refused() {
     let ran = desk.run(&["in", "--box", "1,1,9,9", "--detect-every", "2"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("--text"), "{ran:?}");
+}
+
+/// A desk whose bundle has 28 px, with one of 56 px beside it.
+fn two_resolutions(here: bool, there: bool) -> (Desk, std::path::PathBuf, serde_json::Value) {
+    let mut desk = Desk::new();
+    if here {
+        give_detector(&mut desk);
+    }
+    let other = desk.bundle.dir.with_file_name("fake-56");
+    let mut manifest = write_bundle(&other, 56);
+    if there {
+        add_detector(&other, &mut manifest);
+    }
+    (desk, other, manifest)
+}
+
+const DET_RES: [&str; 5] = ["in", "--text", "bear", "--det-res", "56"];
+
+#[test]
+fn a_detector_looks_at_a_resolution_of_its_own() {
+    let (desk, other, _) = two_resolutions(true, true);
+    let mut args = DET_RES.to_vec();
+    args.extend(["--out", "out", "--detect-every", "2"]);
+    desk.run(&args).succeeds();
+    let report = read_json(&desk.path("out/run.json"));
+    assert_eq!(report["model"]["resolution"], 28);
+    let detector = &report["detector"];
+    assert_eq!(detector["model"]["resolution"], 56);
+    assert_eq!(detector["model"]["dir"], other.display().to_string());
+    assert_eq!(
+        (&detector["every"], &detector["looks"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(report["objects"], serde_json::json!([1]));
+    let stages = report["timings"]["stages"].to_string();
+    assert!(stages.contains("detector_vision_encoder"), "{stages}");
+
+    // The bundle's own resolution is no other.
+    let args = ["in", "--text", "bear", "--det-res", "28", "--out", "same"];
+    desk.run(&args).succeeds();
+    let report = read_json(&desk.path("same/run.json"));
+    assert!(report["detector"]["model"].is_null());
+}
+
+#[test]
+fn a_detector_that_does_not_belong_to_the_tracker_is_refused() {
+    let (desk, other, mut manifest) = two_resolutions(true, true);
+    manifest["source"]["sha256"] = "11".into();
+    save(&other, &manifest);
+    let (here, there) = (
+        desk.bundle.dir.display().to_string(),
+        other.display().to_string(),
+    );
+    desk.run(&DET_RES).refuses(&[
+        "--det-res 56",
+        &format!("{there} comes from the checkpoint 11"),
+        &format!("{here} from 00"),
+        "snow-export some/checkpoint --res 56",
+    ]);
+
+    let (desk, ..) = two_resolutions(true, false);
+    desk.run(&DET_RES)
+        .refuses(&["fake-56 has no detector", "--parts tracker,detector"]);
+
+    let (desk, ..) = two_resolutions(false, true);
+    desk.run(&DET_RES)
+        .refuses(&["fake cannot follow", "`direct`", "--res 28"]);
+
+    let (desk, ..) = two_resolutions(true, true);
+    let args = ["in", "--text", "bear", "--det-res", "84"];
+    desk.run(&args).refuses(&[
+        "no bundle of fake at 84 pixels",
+        "fake-56",
+        "snow-export some/checkpoint --res 84",
+    ]);
+    desk.holds(&["in"]);
 }

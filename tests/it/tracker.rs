@@ -30,7 +30,7 @@ fn floats(shape: &[usize], value: impl Fn(usize) -> f32) -> Value {
 
 fn spec() -> ModelSpec {
     ModelSpec {
-        has_detector: false,
+        has_direct: false,
         resolution: SIDE,
         low_size: LOW,
         policy: Parameters {

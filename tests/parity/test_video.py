@@ -122,6 +122,25 @@ def test_the_same_objects_with_the_same_masks(workshop, name, record_property):
     assert {text: objects for text, objects in texts.items() if objects} == wanted
 
 
+def test_a_detector_of_another_resolution(workshop):
+    """What is found at 112 px begins as the same mask at 56 px, within the coarser mask's pixels."""
+    checkpoint = workshop.video_checkpoint(SEED, SIZE)
+    first = {}
+    for tracker in (SIZE, SIZE // 2):
+        bundles = [workshop.bundle(checkpoint, size, "fp32", "tracker,detector") for size in (SIZE, tracker)]
+        out = workshop.folder / "video" / f"at-{tracker}"
+        command = [program("snow-ort"), "run", workshop.synthetic(24), "--max-frames", 3, "--model", bundles[1]]
+        command += ["--text", "red bear", "--det-res", SIZE, "--follow", "max_objects=3", "--follow", "hotstart_delay=0"]
+        command += ["--follow", "score_threshold=0.3", "--out", out, "--overwrite", "--quiet"]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        tracks = json.loads((out / "tracks.json").read_text())
+        first[tracker] = {entry["object"]: decode(entry["rle"]) for entry in tracks["frames"][0]["objects"]}
+    fine, coarse = first.values()
+    assert fine and fine.keys() == coarse.keys()
+    for number, mask in fine.items():
+        assert (mask & coarse[number]).sum() / (mask | coarse[number]).sum() > 0.8
+
+
 def test_wrong_uses_are_refused(workshop):
     bundle = workshop.bundle(workshop.video_checkpoint(SEED, SIZE), SIZE, "fp32", "tracker,detector")
     for arguments, words in (
