@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Instant;
 
+mod eyes;
+
+use self::eyes::{Candidate, Eyes};
 use crate::bundle::{Bundle, Follow};
-use crate::detector::{Backbone, DetectError, Detector, DetectorTimes, encode_texts};
+use crate::detector::{DetectError, DetectorTimes, encode_texts};
 use crate::graph::{Backend, GraphError, Runtime, Tensor};
-use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt, upsample_logits};
+use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt};
 use crate::policy::follow::{
     FollowParameters, Following, Found, Pixels, Predicted, fill_and_clean, shrunk,
-    suppress_overlaps,
 };
 use crate::tracker::{
     FrameResult, Memory, ModelSpec, ObjectMask, Rank, StageTimes, TrackError, Tracker,
@@ -83,6 +84,8 @@ pub struct FollowOptions {
     /// Objects are looked for on frame 0 and on every so many after it, 1 or more; in between they are only followed, as
     /// [`Following::propagate`] has it.
     pub detect_every: usize,
+    /// Most frames that come, where that is known: the detector's graphs go with the last look.
+    pub most_frames: Option<usize>,
     /// As for the tracker.
     pub tracker: TrackerOptions,
 }
@@ -104,20 +107,13 @@ pub fn follows(bundle: &Bundle) -> Result<(), FollowError> {
 /// Follows the objects of one clip. An object's id is the reference's number plus 1, as 0 is no object in an index mask.
 pub struct Follower {
     tracker: Tracker,
-    detector: Detector,
-    /// For images of a resolution of their own; absent where the tracker's vision encoder serves the detector.
-    backbone: Option<Backbone>,
-    backbone_s: f64,
-    texts: Vec<Tensor>,
+    /// Gone with the last look.
+    eyes: Option<Eyes>,
     following: Following,
     options: FollowOptions,
     looks: usize,
-}
-
-/// A found object with its mask logits.
-struct Candidate {
-    found: Found,
-    logits: Vec<f32>,
+    last_look: Option<usize>,
+    times: DetectorTimes,
 }
 
 impl Follower {
@@ -152,16 +148,16 @@ impl Follower {
         options: FollowOptions,
     ) -> Result<Self, FollowError> {
         follows(bundle)?;
-        let eyes = detecting.unwrap_or(bundle);
+        let looking = detecting.unwrap_or(bundle);
         // Before the others: the text encoder is large, and gone when they are loaded.
-        let texts = encode_texts(eyes, backend.as_ref(), texts)?;
-        let backbone = detecting.map(|eyes| Backbone::load(eyes, backend.as_ref()));
+        let texts = encode_texts(looking, backend.as_ref(), texts)?;
+        let tracker = Tracker::sharing(bundle, Rc::clone(&backend), options.tracker)?;
+        let eyes = Eyes::load(looking, detecting.is_some(), backend, texts)?;
         Ok(Self {
-            tracker: Tracker::sharing(bundle, Rc::clone(&backend), options.tracker)?,
-            backbone: backbone.transpose()?,
-            backbone_s: 0.0,
-            detector: Detector::load(eyes, backend, false)?,
-            texts,
+            tracker,
+            eyes: Some(eyes),
+            last_look: None,
+            times: DetectorTimes::default(),
             following: Following::new(options.parameters),
             options: FollowOptions {
                 detect_every: options.detect_every.max(1),
@@ -183,15 +179,17 @@ impl Follower {
 
     /// Seconds of the detector's stages.
     pub fn detector_times(&self) -> DetectorTimes {
-        DetectorTimes {
-            backbone_s: self.backbone_s,
-            ..self.detector.times()
-        }
+        self.times
     }
 
     /// Frames on which objects were looked for so far.
     pub fn looks(&self) -> usize {
         self.looks
+    }
+
+    /// The frame of the last look, with which the detector's graphs went; `None` while they are there.
+    pub fn last_look(&self) -> Option<usize> {
+        self.last_look
     }
 
     /// How many results wait before the first of them is final: objects that turn out to be mistaken meanwhile are left
@@ -232,11 +230,12 @@ impl Follower {
     ) -> Result<FrameResult, FollowError> {
         let graph_error = |source| FollowError::Graph { frame, source };
         let side = self.tracker.low_size();
-        let looks = frame.is_multiple_of(self.options.detect_every);
-        let own = looks && self.backbone.is_some();
+        let due = frame.is_multiple_of(self.options.detect_every);
+        let looks = due && self.eyes.is_some();
+        let own = looks && self.eyes.as_ref().is_some_and(Eyes::own_images);
         // Before the tracker's features are there, so that the two need no memory together.
         let mut candidates = match own {
-            true => self.find_in(detail).map_err(graph_error)?,
+            true => self.look(frame, None, detail).map_err(graph_error)?,
             false => Vec::new(),
         };
         let nothing = self.following.objects().is_empty() && candidates.is_empty();
@@ -249,7 +248,8 @@ impl Follower {
         }
         let view = self.tracker.view(frame, image, looks && !own)?;
         if looks && !own {
-            candidates = self.find(view.backbone()).map_err(graph_error)?;
+            let found = self.look(frame, view.backbone(), None);
+            candidates = found.map_err(graph_error)?;
         }
         let (mut masks, predictions) = self.tracker.predict(&view)?;
         for mask in &mut masks {
@@ -310,55 +310,31 @@ impl Follower {
         Ok(self.shown(frame, masks, &candidates, &verdict))
     }
 
-    /// What the detector finds in an image of its own.
-    fn find_in(&mut self, image: Option<Vec<u8>>) -> Result<Vec<Candidate>, GraphError> {
-        let start = Instant::now();
-        let backend = self.tracker.backend();
-        let tokens = match (&mut self.backbone, image) {
-            (Some(backbone), Some(image)) => Some(backbone.encode(backend.as_ref(), image)?),
-            _ => None,
+    /// What is found on a frame, from the tracker's own tokens or in an image for the detector. Where no later look can come,
+    /// the detector's graphs are gone afterwards.
+    fn look(
+        &mut self,
+        frame: usize,
+        backbone: Option<&Tensor>,
+        detail: Option<Vec<u8>>,
+    ) -> Result<Vec<Candidate>, GraphError> {
+        let side = self.tracker.low_size();
+        let Some(eyes) = &mut self.eyes else {
+            return Ok(Vec::new());
         };
-        self.backbone_s += start.elapsed().as_secs_f64();
-        self.find(tokens.as_ref())
-    }
-
-    /// What the detector finds, text by text, each in the order of its candidates. Masks have the tracker's size.
-    fn find(&mut self, backbone: Option<&Tensor>) -> Result<Vec<Candidate>, GraphError> {
-        let backbone = backbone.ok_or_else(|| GraphError::Tensor {
-            name: "backbone_nlc".to_owned(),
-            expected: "an output of the vision encoder".to_owned(),
-            got: "none of this name".to_owned(),
-        })?;
+        let parameters = &self.options.parameters;
+        let found = match eyes.own_images() {
+            true => eyes.find_in(detail, parameters, side)?,
+            false => eyes.find(backbone, parameters, side)?,
+        };
         self.looks += 1;
-        let parameters = self.options.parameters;
-        let levels = self.detector.features(backbone)?;
-        let mut all = Vec::new();
-        for (text, encoded) in self.texts.iter().enumerate() {
-            let candidates = self.detector.search(&levels, encoded, &[])?;
-            let mut rows = candidates.above(parameters.score_threshold);
-            rows.sort_unstable();
-            let masks = self.detector.masks(&levels, &candidates, &rows)?;
-            let pixels: Vec<Pixels> = masks.iter().map(|mask| Pixels::of(mask)).collect();
-            let scores: Vec<f32> = rows.iter().map(|&row| candidates.scores[row]).collect();
-            let stays = suppress_overlaps(&scores, &pixels, parameters.nms_iou);
-            let found = masks.into_iter().zip(pixels).zip(scores).zip(stays);
-            let (from, to) = (self.detector.mask_side(), self.tracker.low_size());
-            all.extend(found.filter(|(_, stays)| *stays).map(
-                |(((mut logits, mut pixels), score), _)| {
-                    if from != to {
-                        logits = upsample_logits(&logits, from, to as u32, to as u32);
-                        pixels = Pixels::of(&logits);
-                    }
-                    let found = Found {
-                        text,
-                        score,
-                        pixels,
-                    };
-                    Candidate { found, logits }
-                },
-            ));
+        self.times = eyes.times();
+        let next = frame.saturating_add(self.options.detect_every);
+        if self.options.most_frames.is_some_and(|most| next >= most) {
+            self.eyes = None;
+            self.last_look = Some(frame);
         }
-        Ok(all)
+        Ok(found)
     }
 
     /// What each object remembers of the frame, by its id.

@@ -158,11 +158,19 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     let detecting = detecting.as_ref();
     let follow = match args.text.texts.is_empty() {
         true => None,
-        false => Some(texts::options(
-            &args.text,
-            detecting.unwrap_or(&bundle),
-            options,
-        )?),
+        false => {
+            // A survey that ended before it had to has seen the whole clip.
+            let whole = num_frames < manifest.policy.max_object_pointers as usize;
+            let images = info.frames_hint.filter(|_| info.kind == SourceKind::Images);
+            let bounds = [
+                most,
+                whole.then_some(num_frames),
+                images.map(|count| count as usize),
+            ];
+            let most = bounds.into_iter().flatten().min();
+            let looking = detecting.unwrap_or(&bundle);
+            Some(texts::options(&args.text, looking, most, options)?)
+        }
     };
     if let Some(discovery) = &mut discovery {
         runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
@@ -282,6 +290,7 @@ fn looked(
     let report = DetectorReport {
         every: args.text.every() as u64,
         looks: follower.looks() as u64,
+        dropped_after: follower.last_look().map(|frame| frame as u64),
         model: bundle.map(ModelReport::of),
     };
     (report, follower.detector_times())

@@ -112,6 +112,7 @@ pub(super) fn detecting(args: &RunArgs, bundle: &Bundle) -> Result<Option<Bundle
 pub(super) fn options(
     args: &TextArgs,
     bundle: &Bundle,
+    most_frames: Option<usize>,
     tracker: TrackerOptions,
 ) -> Result<FollowOptions> {
     let detector = described(bundle)?;
@@ -120,6 +121,7 @@ pub(super) fn options(
         parameters: parameters_of(&follow),
         fill_hole_area: follow.fill_hole_area as usize,
         detect_every: args.every(),
+        most_frames,
         tracker,
     })
 }

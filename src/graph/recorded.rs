@@ -28,6 +28,7 @@ pub type Call = (String, BTreeMap<String, Value>);
 pub struct Recorded {
     behaviours: BTreeMap<String, Behaviour>,
     calls: Arc<Mutex<Vec<Call>>>,
+    loaded: Arc<Mutex<Vec<(String, bool)>>>,
 }
 
 impl Recorded {
@@ -35,6 +36,19 @@ impl Recorded {
     pub fn with(mut self, role: &str, behaviour: Behaviour) -> Self {
         self.behaviours.insert(role.to_owned(), behaviour);
         self
+    }
+
+    /// Roles of all graphs that were loaded so far, in order.
+    pub fn loaded(&self) -> Vec<String> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.iter().map(|(role, _)| role.clone()).collect()
+    }
+
+    /// Roles of the graphs that are there now, in the order in which they were loaded.
+    pub fn open(&self) -> Vec<String> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = loaded.iter().filter(|(_, open)| *open);
+        open.map(|(role, _)| role.clone()).collect()
     }
 
     /// All runs so far, in order.
@@ -62,6 +76,17 @@ struct RecordedGraph {
     role: String,
     behaviour: Behaviour,
     calls: Arc<Mutex<Vec<Call>>>,
+    loaded: Arc<Mutex<Vec<(String, bool)>>>,
+    place: usize,
+}
+
+impl Drop for RecordedGraph {
+    fn drop(&mut self) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, open)) = loaded.get_mut(self.place) {
+            *open = false;
+        }
+    }
 }
 
 impl Graph for RecordedGraph {
@@ -106,10 +131,14 @@ impl Backend for Recorded {
                 path: path.to_path_buf(),
                 reason: "no behaviour was given".to_owned(),
             })?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.push((role.to_owned(), true));
         Ok(Box::new(RecordedGraph {
             role: role.to_owned(),
             behaviour,
             calls: Arc::clone(&self.calls),
+            loaded: Arc::clone(&self.loaded),
+            place: loaded.len() - 1,
         }))
     }
 

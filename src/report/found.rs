@@ -20,6 +20,9 @@ pub struct DetectorReport {
     pub every: u64,
     /// Frames that were looked at.
     pub looks: u64,
+    /// The frame of the last look, after which the detector's graphs were dropped; null where they stayed to the end, since
+    /// nobody knew that the look was the last.
+    pub dropped_after: Option<u64>,
     /// The bundle of `--det-res`; null where the detector is the model's own.
     pub model: Option<ModelReport>,
 }

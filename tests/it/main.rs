@@ -11,6 +11,7 @@ mod fake;
 mod fake_detector;
 mod findings;
 mod follow;
+mod follower;
 mod interrupt;
 mod library;
 mod media;

@@ -1,0 +1,219 @@
+//! The graphs that finding and following objects keeps open, on a backend that records them.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use snow_ort::bundle::Bundle;
+use snow_ort::follower::{FollowOptions, Follower, parameters_of};
+use snow_ort::graph::Element;
+use snow_ort::graph::recorded::{Recorded, Value};
+use snow_ort::tracker::TrackerOptions;
+
+use crate::fake::{Desk, read_json, write_bundle};
+use crate::fake_detector::{add_detector, give_detector};
+
+const TRACKER: [&str; 4] = [
+    "vision_encoder",
+    "memory_attention",
+    "mask_decoder",
+    "memory_encoder",
+];
+const DETECTOR: [&str; 3] = ["detector_features", "detector", "detector_masks"];
+
+/// A backend whose graphs give ones of the shapes that a manifest states.
+fn backend(manifest: &Json) -> Recorded {
+    let mut backend = Recorded::default();
+    for graph in manifest["graphs"].as_array().unwrap() {
+        let spec = graph.clone();
+        let behave = move |inputs: &BTreeMap<String, Value>| {
+            let mut lengths = BTreeMap::new();
+            for input in spec["inputs"].as_array().unwrap() {
+                let value = &inputs[input["name"].as_str().unwrap()];
+                for (dim, length) in input["shape"].as_array().unwrap().iter().zip(&value.shape) {
+                    if let Some(symbol) = dim.as_str() {
+                        lengths.insert(symbol.to_owned(), *length);
+                    }
+                }
+            }
+            let output = |output: &Json| {
+                let length = |dim: &Json| match dim.as_u64() {
+                    Some(length) => length as usize,
+                    None => lengths[dim.as_str().unwrap()],
+                };
+                let shape: Vec<usize> = output["shape"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(length)
+                    .collect();
+                let data = vec![1.0; shape.iter().product()];
+                let value = Value {
+                    element: Element::F32,
+                    shape,
+                    data,
+                };
+                (output["name"].as_str().unwrap().to_owned(), value)
+            };
+            spec["outputs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(output)
+                .collect()
+        };
+        backend = backend.with(graph["role"].as_str().unwrap(), Arc::new(behave));
+    }
+    backend
+}
+
+fn options(bundle: &Bundle, detect_every: usize, most_frames: Option<usize>) -> FollowOptions {
+    let follow = &bundle.manifest().detector.as_ref().unwrap().follow;
+    FollowOptions {
+        parameters: parameters_of(follow),
+        fill_hole_area: 0,
+        detect_every,
+        most_frames,
+        tracker: TrackerOptions {
+            num_frames: 9,
+            chunk: 4,
+        },
+    }
+}
+
+fn sorted(roles: &[&str]) -> Vec<String> {
+    let mut roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+    roles.sort();
+    roles
+}
+
+fn open(backend: &Recorded) -> Vec<String> {
+    let mut open = backend.open();
+    open.sort();
+    open
+}
+
+#[test]
+fn graphs_are_there_while_they_are_needed() {
+    let mut desk = Desk::new();
+    give_detector(&mut desk);
+    let bundle = Bundle::open(&desk.bundle.dir).unwrap();
+    let recorded = backend(&desk.bundle.manifest);
+    let shared: Rc<dyn snow_ort::graph::Backend> = Rc::new(recorded.clone());
+    let image = || vec![0; 28 * 28 * 3];
+    let every = [TRACKER.as_slice(), &DETECTOR].concat();
+
+    // The clip may go on as far as anybody knows.
+    let options_of = |most| options(&bundle, 4, most);
+    let mut follower = Follower::on(
+        &bundle,
+        None,
+        Rc::clone(&shared),
+        &["bear"],
+        options_of(None),
+    )
+    .unwrap();
+    assert_eq!(recorded.loaded()[0], "text_encoder");
+    assert!(!recorded.loaded().contains(&"geometry_encoder".to_owned()));
+    assert_eq!(open(&recorded), sorted(&every));
+    for frame in 0..9 {
+        follower.step(frame, image(), None).unwrap();
+    }
+    assert_eq!((follower.looks(), follower.last_look()), (3, None));
+    assert_eq!(open(&recorded), sorted(&every));
+    drop(follower);
+    assert!(recorded.open().is_empty());
+
+    // Frame 4 is the last of eight that is looked at.
+    let mut follower = Follower::on(&bundle, None, shared, &["bear"], options_of(Some(8))).unwrap();
+    for frame in 0..8 {
+        let expected = if frame <= 4 {
+            every.clone()
+        } else {
+            TRACKER.to_vec()
+        };
+        assert_eq!(open(&recorded), sorted(&expected), "frame {frame}");
+        let seen = follower.step(frame, image(), None).unwrap();
+        assert!(!seen.objects.is_empty());
+    }
+    assert_eq!((follower.looks(), follower.last_look()), (2, Some(4)));
+    assert_eq!(open(&recorded), sorted(&TRACKER));
+}
+
+#[test]
+fn a_vision_encoder_of_the_detectors_own_goes_with_it() {
+    let mut desk = Desk::new();
+    give_detector(&mut desk);
+    let other = desk.bundle.dir.with_file_name("fake-56");
+    let mut manifest = write_bundle(&other, 56);
+    add_detector(&other, &mut manifest);
+    let (bundle, looking) = (
+        Bundle::open(&desk.bundle.dir).unwrap(),
+        Bundle::open(&other).unwrap(),
+    );
+    let recorded = backend(&desk.bundle.manifest);
+    let mut follower = Follower::on(
+        &bundle,
+        Some(&looking),
+        Rc::new(recorded.clone()),
+        &["bear"],
+        options(&looking, 100, Some(3)),
+    )
+    .unwrap();
+    let count = |roles: Vec<String>| {
+        roles
+            .iter()
+            .filter(|role| *role == "vision_encoder")
+            .count()
+    };
+    assert_eq!(count(recorded.open()), 2);
+    let detail = Some(vec![0; 56 * 56 * 3]);
+    follower.step(0, vec![0; 28 * 28 * 3], detail).unwrap();
+    assert_eq!(open(&recorded), sorted(&TRACKER));
+    let sizes: Vec<usize> = recorded
+        .calls()
+        .iter()
+        .filter(|(role, _)| role == "vision_encoder")
+        .map(|(_, inputs)| inputs["image"].shape[1])
+        .collect();
+    assert_eq!(sizes, [56, 28]);
+}
+
+/// A graph that cannot be loaded shows that nobody tries to.
+fn spoil(desk: &mut Desk, roles: &[&str]) {
+    for role in roles {
+        desk.bundle.replace_graph(role, b"no graph");
+    }
+}
+
+#[test]
+fn nothing_is_loaded_that_a_command_does_not_need() {
+    let mut desk = Desk::with_images(3, 40, 30);
+    give_detector(&mut desk);
+    spoil(&mut desk, &["geometry_encoder"]);
+    desk.run(&[
+        "in",
+        "--text",
+        "bear",
+        "--detect-every",
+        "2",
+        "--out",
+        "out",
+    ])
+    .succeeds();
+    let report = read_json(&desk.path("out/run.json"));
+    assert_eq!(report["detector"]["dropped_after"], 2);
+
+    spoil(
+        &mut desk,
+        &["memory_attention", "mask_decoder", "memory_encoder"],
+    );
+    let mut command = desk.command();
+    command.args([
+        "detect", "in", "--text", "bear", "--out", "found", "--model",
+    ]);
+    let ran: crate::fake::Ran = command.arg(&desk.bundle.dir).output().unwrap().into();
+    ran.succeeds();
+    assert!(desk.path("found/detections.json").exists());
+}
