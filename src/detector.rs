@@ -8,9 +8,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::bundle::{Bundle, Role};
-use crate::graph::{Backend, Graph, GraphError, Host, Tensor, exactly};
+use crate::graph::{
+    ArenaStats, Backend, Element, Graph, GraphError, Host, Runtime, Tensor, exactly,
+};
 use crate::text::{TextError, TextTokenizer};
-use crate::tracker::{TrackError, load_graph};
+use crate::tracker::{TrackError, check_signature, graph_file, load_graph};
 
 /// Why nothing can be looked for.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,8 @@ impl Candidates {
 /// Seconds spent in each stage of a detector so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DetectorTimes {
+    /// Texts to what is looked for, once, loading included.
+    pub text_encoder_s: f64,
     /// Image to backbone tokens, where the tracker's are not the detector's.
     pub backbone_s: f64,
     /// Backbone tokens to features.
@@ -300,19 +304,64 @@ pub fn encode_texts(
     backend: &dyn Backend,
     texts: &[&str],
 ) -> Result<Vec<Tensor>, DetectError> {
+    // All of them, before the first long step.
+    let tokens = tokens_of(bundle, texts)?;
+    let mut graph = load_graph(bundle, backend, Role::TextEncoder)?;
+    Ok(encode(graph.as_mut(), backend, tokens)?)
+}
+
+/// As [`encode_texts`], with the text encoder in an arena of its own: nothing of it is left in the one that the other graphs
+/// share, which none of them may use yet. Also says what that arena held.
+///
+/// # Errors
+/// As [`encode_texts`], and a process that has graphs already.
+pub(crate) fn encode_texts_alone(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    texts: &[&str],
+) -> Result<(Vec<Tensor>, ArenaStats), DetectError> {
+    let tokens = tokens_of(bundle, texts)?;
+    let role = Role::TextEncoder;
+    let path = graph_file(bundle, role)?;
+    let limit = runtime.mem_limit();
+    let (encoded, stats) = runtime.alone(role.as_str(), &path, limit, |graph| {
+        check_signature(bundle, role, graph)?;
+        let encoded = encode(graph, runtime, tokens)?;
+        let host = encoded.iter().map(|text| {
+            let values = runtime.download(text)?;
+            Ok((text.element(), text.shape().to_vec(), values))
+        });
+        Ok::<_, DetectError>(host.collect::<Result<Vec<_>, GraphError>>()?)
+    })?;
+    let texts = encoded.into_iter().map(|(element, shape, values)| {
+        let values = match element {
+            Element::F16 => Host::F16(values.into_iter().map(half::f16::from_f32).collect()),
+            Element::Bf16 => Host::Bf16(values.into_iter().map(half::bf16::from_f32).collect()),
+            _ => Host::F32(values),
+        };
+        runtime.upload(&shape, values)
+    });
+    Ok((texts.collect::<Result<_, _>>()?, stats))
+}
+
+/// Tokens of each text.
+fn tokens_of(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Vec<i64>>, DetectError> {
     let detector = described(bundle)?;
     let tokenizer = TextTokenizer::open(
         &bundle.dir().join(&detector.tokenizer.file),
         detector.max_text_tokens as usize,
     )?;
-    // All of them, before the first long step.
-    let tokens = texts
-        .iter()
-        .map(|text| tokenizer.encode(text))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut graph = load_graph(bundle, backend, Role::TextEncoder)?;
+    let tokens = texts.iter().map(|text| tokenizer.encode(text));
+    Ok(tokens.collect::<Result<_, _>>()?)
+}
+
+fn encode(
+    graph: &mut dyn Graph,
+    backend: &dyn Backend,
+    texts: Vec<Vec<i64>>,
+) -> Result<Vec<Tensor>, GraphError> {
     let mut encoded = Vec::with_capacity(texts.len());
-    for tokens in tokens {
+    for tokens in texts {
         let ids = backend.upload(&[1, tokens.len()], Host::I64(tokens))?;
         let [text] = exactly(
             "text_encoder",

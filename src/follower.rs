@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Instant;
 
 mod eyes;
 
 use self::eyes::{Candidate, Eyes};
 use crate::bundle::{Bundle, Follow};
-use crate::detector::{DetectError, DetectorTimes, encode_texts};
-use crate::graph::{Backend, GraphError, Runtime, Tensor};
+use crate::detector::{DetectError, DetectorTimes, encode_texts, encode_texts_alone};
+use crate::graph::{ArenaStats, Backend, GraphError, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, sigmoid, soft_mask_prompt};
 use crate::policy::follow::{
     FollowParameters, Following, Found, Pixels, Predicted, fill_and_clean, shrunk,
@@ -90,6 +91,16 @@ pub struct FollowOptions {
     pub tracker: TrackerOptions,
 }
 
+impl FollowOptions {
+    /// The same with a tracker's options, and with at most so many objects at once.
+    pub fn with(mut self, tracker: TrackerOptions, most_objects: usize) -> Self {
+        let parameters = &mut self.parameters;
+        parameters.max_objects = parameters.max_objects.min(most_objects);
+        self.tracker = tracker;
+        self
+    }
+}
+
 /// Refuses a bundle whose tracker cannot remember what a detector found.
 ///
 /// # Errors
@@ -114,6 +125,9 @@ pub struct Follower {
     looks: usize,
     last_look: Option<usize>,
     times: DetectorTimes,
+    text_encoder_s: f64,
+    /// What the text encoder's own arena held.
+    text_arena: Option<ArenaStats>,
 }
 
 impl Follower {
@@ -133,7 +147,16 @@ impl Follower {
         for bundle in [bundle].into_iter().chain(detecting) {
             check_precision(bundle, runtime.provider())?;
         }
-        Self::on(bundle, detecting, Rc::new(runtime), texts, options)
+        follows(bundle)?;
+        let start = Instant::now();
+        let (texts, arena) = encode_texts_alone(detecting.unwrap_or(bundle), &runtime, texts)?;
+        let text_encoder_s = start.elapsed().as_secs_f64();
+        let follower = Self::seeing(bundle, detecting, Rc::new(runtime), texts, options)?;
+        Ok(Self {
+            text_encoder_s,
+            text_arena: Some(arena),
+            ..follower
+        })
     }
 
     /// As [`Follower::new`], on any backend.
@@ -148,9 +171,19 @@ impl Follower {
         options: FollowOptions,
     ) -> Result<Self, FollowError> {
         follows(bundle)?;
-        let looking = detecting.unwrap_or(bundle);
         // Before the others: the text encoder is large, and gone when they are loaded.
-        let texts = encode_texts(looking, backend.as_ref(), texts)?;
+        let texts = encode_texts(detecting.unwrap_or(bundle), backend.as_ref(), texts)?;
+        Self::seeing(bundle, detecting, backend, texts, options)
+    }
+
+    fn seeing(
+        bundle: &Bundle,
+        detecting: Option<&Bundle>,
+        backend: Rc<dyn Backend>,
+        texts: Vec<Tensor>,
+        options: FollowOptions,
+    ) -> Result<Self, FollowError> {
+        let looking = detecting.unwrap_or(bundle);
         let tracker = Tracker::sharing(bundle, Rc::clone(&backend), options.tracker)?;
         let eyes = Eyes::load(looking, detecting.is_some(), backend, texts)?;
         Ok(Self {
@@ -158,6 +191,8 @@ impl Follower {
             eyes: Some(eyes),
             last_look: None,
             times: DetectorTimes::default(),
+            text_encoder_s: 0.0,
+            text_arena: None,
             following: Following::new(options.parameters),
             options: FollowOptions {
                 detect_every: options.detect_every.max(1),
@@ -179,12 +214,44 @@ impl Follower {
 
     /// Seconds of the detector's stages.
     pub fn detector_times(&self) -> DetectorTimes {
-        self.times
+        DetectorTimes {
+            text_encoder_s: self.text_encoder_s,
+            ..self.times
+        }
+    }
+
+    /// What the arena holds, with what the text encoder took before; `None` for a backend without one.
+    ///
+    /// # Errors
+    /// A library that does not say.
+    pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        let stats = self.tracker.arena_stats()?;
+        Ok(stats.map(|stats| match self.text_arena {
+            None => stats,
+            Some(before) => ArenaStats {
+                peak_in_use: stats.peak_in_use.max(before.peak_in_use),
+                peak_held: stats.peak_held.max(before.peak_held),
+                ..stats
+            },
+        }))
+    }
+
+    /// Has the arena take `bytes` bytes in all, as [`Tracker::reserve`].
+    ///
+    /// # Errors
+    /// [`GraphError::ArenaFull`].
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
+        self.tracker.reserve(bytes)
     }
 
     /// Frames on which objects were looked for so far.
     pub fn looks(&self) -> usize {
         self.looks
+    }
+
+    /// Most objects that are followed at once.
+    pub fn most_objects(&self) -> usize {
+        self.options.parameters.max_objects
     }
 
     /// The frame of the last look, with which the detector's graphs went; `None` while they are there.

@@ -280,6 +280,7 @@ pub(super) mod tests {
             resolution: 336,
             precision: "fp32".to_owned(),
             threads: 2,
+            once: BTreeMap::new(),
         };
         let first = First {
             ready,

@@ -51,7 +51,10 @@ pub fn read(dir: &Path, roles: &[&str]) -> Result<Vec<GraphProfile>, BenchError>
     for &role in roles {
         let file = files.iter().find(|file| {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(role)
+            // What follows is a date; `detector` is no `detector_masks`.
+            let rest = name.strip_prefix(role).unwrap_or("");
+            rest.trim_start_matches('_')
+                .starts_with(|c: char| c.is_ascii_digit())
         });
         let Some(file) = file else {
             continue;

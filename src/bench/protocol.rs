@@ -33,6 +33,9 @@ pub struct Ready {
     pub precision: String,
     /// Threads of one operator.
     pub threads: usize,
+    /// Seconds of what was done once before the first frame, by its graph's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub once: BTreeMap<String, f64>,
 }
 
 /// One frame's cost, from the resized image to the low-resolution masks of all objects and their memories.
@@ -40,7 +43,8 @@ pub struct Ready {
 pub struct Frame {
     /// Seconds in all.
     pub seconds: f64,
-    /// Seconds of each stage, by its graph's name; stages that an arm cannot tell apart are left out.
+    /// Seconds of each stage, by its graph's name; stages that an arm cannot tell apart, or that this frame did not need, are
+    /// left out.
     pub stages: BTreeMap<String, f64>,
     /// Greatest resident memory of the process so far, in bytes.
     pub peak_resident_bytes: Option<u64>,

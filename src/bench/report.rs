@@ -1,5 +1,7 @@
 //! bench.json: everything that was measured.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::arm::First;
@@ -36,8 +38,11 @@ pub struct BenchReport {
 /// Arms on the same frames with the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// Objects that are followed.
+    /// Objects that are followed; 0 where they are found for texts.
     pub objects: usize,
+    /// Texts that objects are found for; empty where they are prompted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<String>,
     /// What was measured.
     pub arms: Vec<ArmReport>,
     /// Each arm but the baseline against it.
@@ -65,7 +70,7 @@ pub struct ArmReport {
     pub bank_bytes: Option<u64>,
     /// Seconds of a frame.
     pub frame_s: Spread,
-    /// Seconds of a stage in a frame, in the order in which stages run.
+    /// Seconds of a stage in a frame that has it, in the order in which stages run.
     pub stages_s: Vec<(String, Spread)>,
     /// The counted frames, `[round][frame]`.
     pub rounds: Vec<Vec<Frame>>,
@@ -88,7 +93,19 @@ pub struct Comparison {
     pub tracker: Option<Ratio>,
 }
 
-/// Stages in the order in which they run; others follow.
+/// All stages of a bundle with a detector, in the order in which they run; others follow.
+pub const STAGES: [&str; 8] = [
+    VISION,
+    "detector_vision_encoder",
+    "detector_features",
+    "detector",
+    "detector_masks",
+    "memory_attention",
+    "mask_decoder",
+    "memory_encoder",
+];
+
+/// Stages of a tracker, in the order in which they run; others follow.
 pub const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
 
 impl ArmReport {
@@ -97,12 +114,14 @@ impl ArmReport {
         let frames = || rounds.iter().flatten();
         let last = frames().last()?.clone();
         let seconds: Vec<f64> = frames().map(|frame| frame.seconds).collect();
-        let mut names: Vec<&String> = last.stages.keys().collect();
+        // Not every frame has all: a detector may look at some only.
+        let names: BTreeSet<&String> = frames().flat_map(|frame| frame.stages.keys()).collect();
+        let mut names: Vec<&String> = names.into_iter().collect();
         names.sort_by_key(|name| {
-            ORDER
+            STAGES
                 .iter()
                 .position(|known| known == name)
-                .unwrap_or(ORDER.len())
+                .unwrap_or(STAGES.len())
         });
         let stages_s = names
             .into_iter()

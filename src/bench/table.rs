@@ -1,5 +1,7 @@
 //! The tables that people read, on a terminal and in Markdown.
 
+use std::collections::BTreeSet;
+
 use super::profile::GraphProfile;
 use super::report::{ArmReport, BenchReport, Case};
 use super::stats::{Ratio, Spread};
@@ -74,7 +76,9 @@ fn rounds_text(report: &BenchReport) -> String {
 }
 
 fn heading(case: &Case, style: Style) -> String {
+    let texts: Vec<String> = case.texts.iter().map(|text| format!("{text:?}")).collect();
     let objects = match case.objects {
+        _ if !texts.is_empty() => format!("objects found for {}", texts.join(", ")),
         1 => "1 object".to_owned(),
         count => format!("{count} objects"),
     };
@@ -93,10 +97,17 @@ fn times(case: &Case, style: Style) -> String {
             }
         }
     }
+    let once: BTreeSet<&String> = case
+        .arms
+        .iter()
+        .flat_map(|arm| arm.ready.once.keys())
+        .collect();
     let mut header = vec!["arm", "px", "precision", "frame"];
     header.extend(&stages);
-    header.extend(["first mask", "resident", "arena"]);
-    let mut rows = vec![header.into_iter().map(str::to_owned).collect()];
+    let mut header: Vec<String> = header.into_iter().map(str::to_owned).collect();
+    header.extend(once.iter().map(|name| format!("{name}, once")));
+    header.extend(["first mask", "resident", "arena"].map(str::to_owned));
+    let mut rows = vec![header];
     for arm in &case.arms {
         let mut row = vec![
             arm.name.clone(),
@@ -107,6 +118,10 @@ fn times(case: &Case, style: Style) -> String {
         row.extend(stages.iter().map(|&stage| {
             let known = arm.stages_s.iter().find(|(name, _)| name == stage);
             known.map_or("-".to_owned(), |(_, spread)| seconds(spread.median))
+        }));
+        row.extend(once.iter().map(|name| {
+            let known = arm.ready.once.get(*name);
+            known.map_or("-".to_owned(), |&time| seconds(time))
         }));
         row.push(seconds(arm.cold_s));
         row.push(arm.peak_resident_bytes.map_or("-".to_owned(), size::show));

@@ -10,7 +10,8 @@ use super::ab::args::AbArgs;
 use super::doctor::{DoctorArgs, TrialArgs};
 use super::inspect::InspectArgs;
 use super::package::PackageArgs;
-use super::propose::{GraphArgs, ProposalArgs};
+use super::plan::PlanArgs;
+use super::propose::ProposalArgs;
 use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
 use crate::graph::{Provider, RuntimeOptions};
@@ -341,16 +342,6 @@ impl RuntimeArgs {
     }
 }
 
-const PLAN_HELP: &str = "\
-The total bounds the arena that all graphs share, which `snow-ort run --mem-limit` reserves before the first frame: \
-weights, shared features, the bank of memories once it is full, and the work of the graph that needs most beside it, with room for gaps between tensors. \
-It is for objects that are prompted once each, on the same frame of a long clip.
-
-What a graph needs is measured the first time, by running it alone for one object and for two; the result is kept in \
-$XDG_CACHE_HOME/snow-ort (~/.cache/snow-ort), for this bundle, library, provider and number of threads.
-
-Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it.";
-
 const DETECT_HELP: &str = "\
 Output (--out DIR):
   masks/00000.png …    index PNG for each image, in the order given; 1 is the object with the highest score, and lies in front
@@ -430,36 +421,6 @@ pub(super) fn share(text: &str) -> Result<f32, String> {
     }
 }
 
-/// Arguments of `snow-ort plan`.
-#[derive(Debug, Args)]
-#[command(after_help = PLAN_HELP)]
-pub(super) struct PlanArgs {
-    #[command(flatten)]
-    pub bundles: BundleArgs,
-
-    /// Objects to follow
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
-    pub objects: NonZeroUsize,
-
-    /// The limit to stay in, such as 512MiB or 3GiB
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
-    pub mem_limit: Option<u64>,
-
-    /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
-    pub chunk: Option<NonZeroUsize>,
-
-    #[command(flatten)]
-    pub proposals: GraphArgs,
-
-    #[command(flatten)]
-    pub runtime: RuntimeArgs,
-
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-}
-
 const BENCH_HELP: &str = "\
 Every arm is a process of its own on the same frames and prompts. It tracks --warm frames, until its memory bank is full, and \
 then --block frames in each of --rounds rounds, which go through the arms forwards and backwards in turn. A time is that of \
@@ -467,6 +428,9 @@ the model: from the resized image to all objects' low-resolution masks and memor
 medians with quartiles; a ratio is the median of the rounds' ratios with its 95% interval, below 1 is faster. With --against \
 bundles are compared with those programs, without it with the first bundle. Close other programs first: what they take is \
 measured too.
+
+With --text the objects are found, and the table has the detector's stages: their times are those of frames with a look, that of \
+the text encoder is for all texts, once, with loading it.
 
 A program for --against is run by `sh` with --input, --prompts and --frames added to its arguments. It writes one line of \
 JSON when its model is loaded, and one for each line that it reads; docs of the module `bench::protocol` say which.";
@@ -478,8 +442,11 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     pub bundles: BundleArgs,
 
+    #[command(flatten)]
+    pub text: TextArgs,
+
     /// Numbers of objects to follow, each a measurement of its own
-    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = one_or_more)]
+    #[arg(long, value_name = "N,N,…", conflicts_with = "texts", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = one_or_more)]
     pub objects: Vec<NonZeroUsize>,
 
     /// A video file or a folder of images, of which up to 64 frames are used [default: drawn frames]
@@ -491,7 +458,7 @@ pub(super) struct BenchArgs {
         long,
         value_name = "FILE.json",
         requires = "input",
-        conflicts_with = "objects"
+        conflicts_with_all = ["objects", "texts"]
     )]
     pub prompts: Option<PathBuf>,
 
@@ -512,7 +479,7 @@ pub(super) struct BenchArgs {
     pub profile: bool,
 
     /// Another program to compare with (repeatable)
-    #[arg(long, value_name = "NAME=COMMAND")]
+    #[arg(long, value_name = "NAME=COMMAND", conflicts_with = "texts")]
     pub against: Vec<String>,
 
     /// Also write everything that was measured
@@ -556,6 +523,9 @@ pub(super) struct WorkerArgs {
 
     #[command(flatten)]
     pub prompting: PromptArgs,
+
+    #[command(flatten)]
+    pub text: TextArgs,
 
     /// Frames that will be asked for at most
     #[arg(long, value_name = "N")]

@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::args::BenchArgs;
 use super::progress::Progress;
 use super::signals::Interrupt;
-use super::{models, say};
+use super::{models, say, texts};
 use crate::bench::clip;
 use crate::bench::machine::Machine;
 use crate::bench::profile;
 use crate::bench::race::{Entry, OnFailure, race};
-use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison, ORDER};
+use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison, STAGES};
 use crate::bench::rounds::Length;
 use crate::bench::table::{self, Style};
 use crate::media;
@@ -31,8 +31,10 @@ struct Launch {
 /// What all arms of a case see.
 struct Scene {
     objects: usize,
+    texts: Vec<String>,
     input: PathBuf,
-    prompts: PathBuf,
+    /// None where objects are found.
+    prompts: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -117,13 +119,14 @@ fn launches(args: &BenchArgs) -> Result<Vec<Launch>> {
             program.clone(),
             args.runtime.arguments(args.chunk, args.mem_limit),
         );
+        let texts = args.text.arguments();
         launches.push(Launch {
             name: name.to_string_lossy().into_owned(),
             bundle: true,
             command: Box::new(move || {
                 let mut command = Command::new(&program);
                 command.arg("bench-worker").arg("--model").arg(&dir);
-                command.args(&options);
+                command.args(&options).args(&texts);
                 command
             }),
         });
@@ -161,8 +164,9 @@ fn scenes(args: &BenchArgs, desk: &Path) -> Result<Vec<Scene>> {
         let objects = Prompts::load(&[], Some(prompts))?.first_frames().len();
         return Ok(vec![Scene {
             objects,
+            texts: Vec::new(),
             input: input.clone(),
-            prompts: prompts.clone(),
+            prompts: Some(prompts.clone()),
         }]);
     }
     let (input, size) = match &args.input {
@@ -177,6 +181,15 @@ fn scenes(args: &BenchArgs, desk: &Path) -> Result<Vec<Scene>> {
             (dir, clip::SIZE)
         }
     };
+    if !args.text.texts.is_empty() {
+        let texts = texts::distinct(&args.text.texts);
+        return Ok(vec![Scene {
+            objects: 0,
+            texts: texts.into_iter().map(str::to_owned).collect(),
+            input,
+            prompts: None,
+        }]);
+    }
     args.objects
         .iter()
         .map(|objects| {
@@ -186,8 +199,9 @@ fn scenes(args: &BenchArgs, desk: &Path) -> Result<Vec<Scene>> {
                 .context("cannot write the prompts")?;
             Ok(Scene {
                 objects,
+                texts: Vec::new(),
                 input: input.clone(),
-                prompts,
+                prompts: Some(prompts),
             })
         })
         .collect()
@@ -205,7 +219,9 @@ fn case(
     for launch in launches {
         let mut command = (launch.command)();
         command.arg("--input").arg(&scene.input);
-        command.arg("--prompts").arg(&scene.prompts);
+        if let Some(prompts) = &scene.prompts {
+            command.arg("--prompts").arg(prompts);
+        }
         command.arg("--frames").arg(length.asked().to_string());
         if let Some(dir) = profiles.filter(|_| launch.bundle) {
             let dir = dir.join(&launch.name);
@@ -224,7 +240,7 @@ fn case(
             continue;
         };
         if dir.is_dir() {
-            report.profile = profile::read(&dir, &ORDER)?;
+            report.profile = profile::read(&dir, &STAGES)?;
         }
     }
     let (bundles, others): (Vec<usize>, Vec<usize>) =
@@ -241,6 +257,7 @@ fn case(
     }
     Ok(Case {
         objects: scene.objects,
+        texts: scene.texts.clone(),
         arms: reports,
         ratios,
     })

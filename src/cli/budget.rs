@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Result, anyhow};
 
-use super::counted;
+use super::{complain, counted};
 use crate::bundle::{Bundle, Precision};
+use crate::detector::described;
 use crate::graph::{Provider, Runtime};
 use crate::plan::{
-    self, Costs, Extent, Group, Plan, Presence, ProposalCost, Sizes, default_chunk, sounding,
+    self, Costs, DetectorNeeds, DetectorSizes, Extent, Group, Plan, Presence, ProposalCost, Sizes,
+    default_chunk, sounding,
 };
 use crate::size;
 use crate::tracker::{ModelSpec, Prompt};
@@ -24,7 +26,39 @@ pub(super) struct Demand<'a> {
     pub provider: Provider,
     /// What looking for objects takes, if somebody does.
     pub proposals: Option<ProposalCost>,
+    /// What finds objects for texts, if somebody asks.
+    pub looking: Option<Looking<'a>>,
 }
+
+/// A detector and its work.
+#[derive(Clone, Copy)]
+pub(super) struct Looking<'a> {
+    /// The detector's bundle.
+    pub bundle: &'a Bundle,
+    /// Whether it looks at images of its own, since it is another bundle than the tracker's.
+    pub own_images: bool,
+    /// How many texts are looked for.
+    pub texts: usize,
+}
+
+/// Objects that texts find: how many there will be is not known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sought {
+    /// Most at once, as the loop's parameters have it.
+    pub most: usize,
+    /// Whether the user said so.
+    pub asked: bool,
+    /// Frames between two times of remembering them as if they had been prompted; 0 for never.
+    pub recondition_every: usize,
+    /// Frames that come, as far as that is known.
+    pub frames: Option<usize>,
+}
+
+/// Objects that are planned for where texts find them and the user does not bound them.
+const SOUGHT: usize = 16;
+
+/// Frames that are planned for where nobody knows how many come.
+const FRAMES: usize = 10_000;
 
 /// Objects without a prompt of the user, which a graph proposes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +76,8 @@ pub(super) struct Proposed {
 /// A plan, and whether it is within the limit.
 pub(super) struct Answer {
     pub plan: Plan,
+    pub costs: Costs,
+    pub sizes: Sizes,
     /// What to do about a plan that does not fit; absent for one that does.
     pub refusal: Option<String>,
 }
@@ -99,6 +135,18 @@ pub(super) fn alike(bundle: &Bundle, objects: usize) -> Result<Vec<Group>> {
     }])
 }
 
+/// Objects that a bundle's loop finds in a long clip.
+pub(super) fn found(bundle: &Bundle, looking: &Looking<'_>, objects: usize) -> Result<Vec<Group>> {
+    let follow = &described(looking.bundle)?.follow;
+    let sought = Sought {
+        most: objects,
+        asked: true,
+        recondition_every: follow.recondition_every as usize,
+        frames: None,
+    };
+    Ok(plan::one_by_one(objects, sought.extent(bundle)?))
+}
+
 /// Measures what is not known yet and plans.
 ///
 /// # Errors
@@ -114,8 +162,13 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
         .unwrap_or_else(|| default_chunk(demand.bundle.manifest()));
     let mut sound = |packed| -> Result<Costs> {
         let costs = sounding::sound(demand.bundle, runtime, packed, extent, demand.limit)?;
+        let detector = match demand.looking {
+            Some(looking) => Some(needs(&looking, packed, demand.limit, runtime)?),
+            None => None,
+        };
         Ok(Costs {
             proposals: demand.proposals,
+            detector,
             ..costs
         })
     };
@@ -123,6 +176,8 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     let Some(limit) = demand.limit else {
         return Ok(Answer {
             plan: plan::plan(&costs, &sizes, groups, most),
+            costs,
+            sizes,
             refusal: None,
         });
     };
@@ -152,12 +207,35 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     Ok(match tried {
         Ok(plan) => Answer {
             plan: stay_loaded(plan, &costs, &sizes, groups, limit),
+            costs,
+            sizes,
             refusal: None,
         },
         Err(plan) => Answer {
             refusal: Some(refuse(demand, &plan, &costs, &sizes, extent, limit)),
             plan: *plan,
+            costs,
+            sizes,
         },
+    })
+}
+
+/// Measures a detector.
+fn needs(
+    looking: &Looking<'_>,
+    packed: bool,
+    limit: Option<u64>,
+    runtime: &mut Runtime,
+) -> Result<DetectorNeeds> {
+    let &Looking {
+        bundle,
+        own_images,
+        texts,
+    } = looking;
+    Ok(DetectorNeeds {
+        costs: sounding::sound_detector(bundle, runtime, packed, own_images, limit)?,
+        sizes: DetectorSizes::of(bundle.manifest(), own_images),
+        texts,
     })
 }
 
@@ -222,10 +300,73 @@ pub(super) fn settle(
         limit: Some(limit),
         provider: runtime.provider(),
         proposals: proposed.cost,
+        looking: None,
     };
     let plan = fitting(&demand, runtime)?;
     runtime.set_pack_weights(plan.packed_weights);
     Ok((Some(plan), plan.chunk))
+}
+
+/// As [`settle`], for objects that texts find: the plan, the chunk, and how many objects fit. Without a word of the user's on
+/// how many there may be, it is for [`SOUGHT`] of them, or as many as fit; what is left of the limit then goes to more.
+pub(super) fn settle_sought(
+    bundle: &Bundle,
+    looking: Looking<'_>,
+    sought: Sought,
+    chunk: Option<NonZeroUsize>,
+    limit: Option<u64>,
+    runtime: &mut Runtime,
+) -> Result<(Option<Plan>, usize, usize)> {
+    let asked = chunk.map(usize::from);
+    let Some(limit) = limit else {
+        let chunk = asked.unwrap_or_else(|| default_chunk(bundle.manifest()));
+        return Ok((None, chunk, sought.most));
+    };
+    let extent = sought.extent(bundle)?;
+    let objects = match sought.asked {
+        true => sought.most,
+        false => sought.most.min(SOUGHT),
+    };
+    let demand = Demand {
+        bundle,
+        groups: plan::one_by_one(objects.max(1), extent),
+        chunk: asked,
+        limit: Some(limit),
+        provider: runtime.provider(),
+        proposals: None,
+        looking: Some(looking),
+    };
+    let Answer {
+        plan,
+        costs,
+        sizes,
+        refusal,
+    } = answer(&demand, runtime)?;
+    let chunk = plan.chunk;
+    let most = plan::most_found(&costs, &sizes, extent, (sought.most.max(1), chunk), limit);
+    match refusal {
+        Some(why) if sought.asked || most == 0 => return Err(anyhow!(why)),
+        Some(_) => complain(&format!(
+            "warning: --mem-limit {} holds {} at once; what is found beyond that is not followed",
+            size::show(limit),
+            counted(most as u64, "object")
+        )),
+        None => {}
+    }
+    runtime.set_pack_weights(costs.packed);
+    let plan = plan::plan(&costs, &sizes, &plan::one_by_one(most, extent), chunk);
+    Ok((Some(plan), chunk, most))
+}
+
+impl Sought {
+    /// What each object recalls at most.
+    fn extent(&self, bundle: &Bundle) -> Result<Extent> {
+        let policy = ModelSpec::of(bundle)?.policy;
+        let frames = self.frames.unwrap_or(FRAMES);
+        let prompts = 1 + frames.checked_div(self.recondition_every).unwrap_or(0);
+        // In steps, so that one measurement serves clips of about the same length.
+        Ok(Extent::new(&policy, prompts.next_power_of_two(), frames))
+    }
 }
 
 fn refuse(
@@ -250,16 +391,18 @@ fn refuse(
     }
     let objects = plan::most_objects(costs, sizes, extent, plan.objects, limit);
     if objects > 0 && objects < plan.objects {
-        let how = match demand.proposals {
-            Some(_) => format!(" (--max-objects {objects})"),
-            None => String::new(),
+        let how = match (demand.proposals, demand.looking) {
+            (Some(_), _) => format!(" (--max-objects {objects})"),
+            (_, Some(_)) => format!(" (--follow max_objects={objects})"),
+            _ => String::new(),
         };
         let objects = counted(objects as u64, "object");
         ways.push(format!("{objects} at once{how}"));
     }
     // Everything but the weights grows with the number of tokens.
-    let working = plan.total_bytes - plan.weights_bytes;
-    let room = limit.saturating_sub(plan.weights_bytes);
+    let weights = plan.weights_bytes + plan.detector.map_or(0, |part| part.weights_bytes);
+    let working = plan.total_bytes.saturating_sub(weights);
+    let room = limit.saturating_sub(weights);
     let patch = (manifest.resolution / manifest.grid.max(1)).max(1);
     let side = f64::from(manifest.resolution) * (room as f64 / working.max(1) as f64).sqrt();
     let side = (side as u32) / patch * patch;

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::pipeline::{Images, Step};
 use crate::follower::Follower;
+use crate::graph::{ArenaStats, GraphError};
 use crate::tracker::{FrameResult, ObjectMask, Prompt, Tracker};
 
 /// What runs: a tracker that is told its objects, or one that finds them.
@@ -20,6 +21,22 @@ impl Model {
         match self {
             Self::Tracker(tracker) => tracker.as_mut(),
             Self::Follower(follower) => follower.as_mut(),
+        }
+    }
+
+    /// Has the arena take what a plan says.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
+        match self {
+            Self::Tracker(tracker) => tracker.reserve(bytes),
+            Self::Follower(follower) => follower.reserve(bytes),
+        }
+    }
+
+    /// What the arena holds and held.
+    pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+        match self {
+            Self::Tracker(tracker) => tracker.arena_stats(),
+            Self::Follower(follower) => follower.arena_stats(),
         }
     }
 

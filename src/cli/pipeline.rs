@@ -19,6 +19,7 @@ use crate::tracker::{FrameResult, ObjectMask, Prompt};
 const QUEUE: usize = 2;
 
 /// A frame as graphs take it, RGB.
+#[derive(Debug, Clone)]
 pub struct Images {
     /// `[resolution, resolution, 3]` of the model.
     pub model: Vec<u8>,

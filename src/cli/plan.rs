@@ -1,15 +1,73 @@
 //! `snow-ort plan`: what a run would need, without a clip.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
-use super::args::PlanArgs;
-use super::budget::{self, Answer, Demand};
-use super::{counted, models, propose, say};
+use super::args::{BundleArgs, RuntimeArgs, one_or_more};
+use super::budget::{self, Answer, Demand, Looking};
+use super::{counted, models, propose, say, texts};
 use crate::bundle::Bundle;
+use crate::follower::follows;
 use crate::graph::Runtime;
-use crate::plan::{Plan, Presence};
+use crate::plan::{DetectorWorkspace, Plan, Presence};
 use crate::size;
+
+const PLAN_HELP: &str = "\
+The total bounds the arena that all graphs share, which `snow-ort run --mem-limit` reserves before the first frame: \
+weights, shared features, the bank of memories once it is full, and the work of the graph that needs most beside it, with room for gaps between tensors. \
+It is for objects that are prompted once each, on the same frame of a long clip; with --texts for objects that are found one by \
+one and conditioned anew as often as the bundle's loop does on 10,000 frames.
+
+What a graph needs is measured the first time, by running it alone for one object and for two; the result is kept in \
+$XDG_CACHE_HOME/snow-ort (~/.cache/snow-ort), for this bundle, library, provider and number of threads.
+
+Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it.";
+
+/// Arguments of `snow-ort plan`.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_HELP)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub bundles: BundleArgs,
+
+    /// Objects to follow
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub objects: NonZeroUsize,
+
+    /// The limit to stay in, such as 512MiB or 3GiB
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
+    pub mem_limit: Option<u64>,
+
+    /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub chunk: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub proposals: propose::GraphArgs,
+
+    /// The objects are found for so many texts, as `run --text` finds them, and come one by one
+    #[arg(long, value_name = "N", conflicts_with = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
+    pub texts: Option<NonZeroUsize>,
+
+    /// Look for them at this resolution, as `run --det-res` does
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        requires = "texts",
+        allow_negative_numbers = true
+    )]
+    pub det_res: Option<u32>,
+
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// One bundle's line of `--json`.
 #[derive(Debug, Serialize)]
@@ -34,15 +92,30 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
         let bundle = Bundle::open(dir)?;
+        let detecting = texts::detecting(args.det_res, args.bundles.models.as_deref(), &bundle)?;
+        let looking = args.texts.map(|texts| Looking {
+            bundle: detecting.as_ref().unwrap_or(&bundle),
+            own_images: detecting.is_some(),
+            texts: texts.get(),
+        });
+        let objects = args.objects.get();
+        let groups = match &looking {
+            Some(looking) => {
+                follows(&bundle)?;
+                budget::found(&bundle, looking, objects)?
+            }
+            None => budget::alike(&bundle, objects)?,
+        };
         let demand = Demand {
             bundle: &bundle,
-            groups: budget::alike(&bundle, args.objects.get())?,
+            groups,
+            looking,
             chunk: args.chunk.map(Into::into),
             limit: args.mem_limit,
             provider: args.runtime.provider,
             proposals,
         };
-        let Answer { plan, refusal } = budget::answer(&demand, &mut runtime)?;
+        let Answer { plan, refusal, .. } = budget::answer(&demand, &mut runtime)?;
         let manifest = bundle.manifest();
         all.push(Planned {
             model: dir.display().to_string(),
@@ -100,8 +173,23 @@ fn show(planned: &Planned) {
             (bytes, why)
         }
     };
+    let (before, text_note) = match plan.detector {
+        None => (0, String::new()),
+        Some(part) => (
+            part.text_encoder_bytes,
+            format!(
+                "with {}, before the rest is loaded",
+                counted(part.texts as u64, "text")
+            ),
+        ),
+    };
+    let weights_of = plan.detector.map_or(0, |part| part.weights_bytes);
+    let detecting = plan.detector.map(|part| part.workspace_bytes);
+    let work = |of: fn(&DetectorWorkspace) -> u64| detecting.as_ref().map_or(0, of);
     let rows = [
+        ("text_encoder", before, text_note.as_str()),
         ("weights", plan.weights_bytes, weights),
+        ("detector weights", weights_of, weights),
         ("shared features", plan.shared_features_bytes, ""),
         ("bank of memories", plan.bank_bytes, &bank),
         ("vision_encoder", workspace.vision_encoder, "work, in turn"),
@@ -112,6 +200,18 @@ fn show(planned: &Planned) {
         ),
         ("mask_decoder", workspace.mask_decoder, "work, in turn"),
         ("memory_encoder", workspace.memory_encoder, "work, in turn"),
+        (
+            "detector images",
+            work(|work| work.vision_encoder),
+            "work, in turn",
+        ),
+        (
+            "detector_features",
+            work(|work| work.features),
+            "work, in turn",
+        ),
+        ("detector", work(|work| work.search), "work, in turn"),
+        ("detector_masks", work(|work| work.masks), "work, in turn"),
         ("proposals", proposals, &looking),
         ("in use at once", plan.in_use_bytes, "with the largest work"),
         ("headroom", plan.headroom_bytes, "for gaps between tensors"),
@@ -119,7 +219,8 @@ fn show(planned: &Planned) {
     ];
     for (name, bytes, note) in rows {
         // The processor's arena has no gaps, and few runs look for objects.
-        if ["headroom", "proposals"].contains(&name) && bytes == 0 {
+        let optional = ["headroom", "proposals", "text_encoder"].contains(&name);
+        if (optional || name.starts_with("detector")) && bytes == 0 {
             continue;
         }
         let line = format!("  {name:<17} {:>9}  {note}", size::show(bytes));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
-use super::budget::{self, Proposed};
+use super::budget::{self, Looking, Proposed};
 use super::discovery::{Discovery, Known, MaskSpec};
 use super::model::Model;
 use super::outputs::{Outputs, default_out};
@@ -28,7 +28,7 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::plan::{Presence, default_chunk};
+use crate::plan::Presence;
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{
     self, ArenaReport, CopiesReport, DetectorReport, InputReport, ModelReport, PromptReport,
@@ -94,7 +94,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     };
     let bundle = Bundle::open(&dir)?;
     let manifest = bundle.manifest();
-    let detecting = texts::detecting(args, &bundle)?;
+    let detecting = texts::detecting(args.text.det_res, args.models.as_deref(), &bundle)?;
     if !args.text.texts.is_empty() {
         described(detecting.as_ref().unwrap_or(&bundle))?;
         follows(&bundle)?;
@@ -139,39 +139,46 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         None => None,
     };
     let prompts = prompts.into_frames();
-    let (plan, chunk) = if args.text.texts.is_empty() {
-        budget::settle(
+    let distinct = texts::distinct(&args.text.texts);
+    let (follow, plan, chunk) = if distinct.is_empty() {
+        let proposed = proposed(discovery.as_ref());
+        let (plan, chunk) = budget::settle(
             &bundle,
             &prompts,
             num_frames,
             args.chunk,
             args.mem_limit,
-            &proposed(discovery.as_ref()),
+            &proposed,
             &mut runtime,
-        )?
+        )?;
+        (None, plan, chunk)
     } else {
-        // How many objects there will be is not known: the limit holds, and nothing is planned.
-        let chosen = args.chunk.map(usize::from);
-        (None, chosen.unwrap_or_else(|| default_chunk(manifest)))
+        // A survey that ended before it had to has seen the whole clip.
+        let whole = num_frames < manifest.policy.max_object_pointers as usize;
+        let images = info.frames_hint.filter(|_| info.kind == SourceKind::Images);
+        let images = images.map(|count| count as usize);
+        let bounds = [most, whole.then_some(num_frames), images];
+        let most_frames = bounds.into_iter().flatten().min();
+        let looking = Looking {
+            bundle: detecting.as_ref().unwrap_or(&bundle),
+            own_images: detecting.is_some(),
+            texts: distinct.len(),
+        };
+        let follow = texts::options(&args.text, looking.bundle, most_frames)?;
+        let frames = most_frames.or(info.frames_hint.map(|count| count as usize));
+        let sought = texts::sought(&args.text, &follow, frames);
+        let (plan, chunk, most_objects) = budget::settle_sought(
+            &bundle,
+            looking,
+            sought,
+            args.chunk,
+            args.mem_limit,
+            &mut runtime,
+        )?;
+        let tracker = TrackerOptions { num_frames, chunk };
+        (Some(follow.with(tracker, most_objects)), plan, chunk)
     };
-    let options = TrackerOptions { num_frames, chunk };
     let detecting = detecting.as_ref();
-    let follow = match args.text.texts.is_empty() {
-        true => None,
-        false => {
-            // A survey that ended before it had to has seen the whole clip.
-            let whole = num_frames < manifest.policy.max_object_pointers as usize;
-            let images = info.frames_hint.filter(|_| info.kind == SourceKind::Images);
-            let bounds = [
-                most,
-                whole.then_some(num_frames),
-                images.map(|count| count as usize),
-            ];
-            let most = bounds.into_iter().flatten().min();
-            let looking = detecting.unwrap_or(&bundle);
-            Some(texts::options(&args.text, looking, most, options)?)
-        }
-    };
     if let Some(discovery) = &mut discovery {
         runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
         discovery.set_stays(plan.and_then(|plan| plan.proposals).is_none_or(|part| {
@@ -197,16 +204,19 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         threads: args.runtime.threads.map(Into::into),
         chunk,
     };
-    let texts = texts::distinct(&args.text.texts);
+    let texts = distinct;
     let mut model = match follow {
         Some(options) => {
             let follower = Follower::new(&bundle, detecting, runtime, &texts, options)?;
             Model::Follower(Box::new(follower))
         }
-        None => Model::Tracker(Box::new(Tracker::new(&bundle, runtime, options)?)),
+        None => {
+            let options = TrackerOptions { num_frames, chunk };
+            Model::Tracker(Box::new(Tracker::new(&bundle, runtime, options)?))
+        }
     };
-    if let (Model::Tracker(tracker), Some(plan)) = (&mut model, &plan) {
-        tracker.reserve(plan.total_bytes)?;
+    if let Some(plan) = &plan {
+        model.reserve(plan.total_bytes)?;
     }
     let setup = Setup {
         args,
@@ -266,7 +276,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         },
         times: tracker.times(),
         tracking_s,
-        arena: tracker.arena_stats()?,
+        arena: model.arena_stats()?,
         copies: tracker.copies(),
         predicted: plan.map(|plan| plan.total_bytes),
     };
@@ -290,6 +300,7 @@ fn looked(
     let report = DetectorReport {
         every: args.text.every() as u64,
         looks: follower.looks() as u64,
+        most_objects: follower.most_objects() as u64,
         dropped_after: follower.last_look().map(|frame| frame as u64),
         model: bundle.map(ModelReport::of),
     };
@@ -461,7 +472,8 @@ fn compose(
             .iter()
             .filter(|(report, _)| report.model.is_some());
         let backbone = backbone.map(|_| stage("detector_vision_encoder", times.backbone_s));
-        backbone.chain([
+        let texts = [stage("text_encoder", times.text_encoder_s)];
+        texts.into_iter().chain(backbone).chain([
             stage("detector_features", times.features_s),
             stage("detector", times.search_s),
             stage("detector_masks", times.masks_s),

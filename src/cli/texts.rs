@@ -1,11 +1,13 @@
 //! `run --text`: its options, and the loop's parameters.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::args::{RunArgs, one_or_more};
+use super::budget::Sought;
 use super::models;
 use crate::bundle::{Bundle, Follow};
 use crate::detector::described;
@@ -42,6 +44,28 @@ impl TextArgs {
     /// Frames from one look for objects to the next.
     pub fn every(&self) -> usize {
         self.detect_every.map_or(1, NonZeroUsize::get)
+    }
+
+    /// The same as arguments of another process.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: &str| {
+            // A value may begin with a hyphen.
+            arguments.push(format!("--{name}={value}"));
+        };
+        for text in &self.texts {
+            add("text", text);
+        }
+        for change in &self.parameters {
+            add("follow", change);
+        }
+        if let Some(every) = self.detect_every {
+            add("detect-every", &every.to_string());
+        }
+        if let Some(res) = self.det_res {
+            add("det-res", &res.to_string());
+        }
+        arguments
     }
 }
 
@@ -81,14 +105,18 @@ pub(super) fn check(args: &RunArgs, has_prompts: bool) -> Result<()> {
 ///
 /// # Errors
 /// No bundle, or one of another checkpoint, or without a detector.
-pub(super) fn detecting(args: &RunArgs, bundle: &Bundle) -> Result<Option<Bundle>> {
-    let Some(res) = args.text.det_res else {
+pub(super) fn detecting(
+    det_res: Option<u32>,
+    models: Option<&Path>,
+    bundle: &Bundle,
+) -> Result<Option<Bundle>> {
+    let Some(res) = det_res else {
         return Ok(None);
     };
     if res == bundle.manifest().resolution {
         return Ok(None);
     }
-    let dir = models::sibling(bundle, res, args.models.as_deref())?;
+    let dir = models::sibling(bundle, res, models)?;
     let other = Bundle::open(&dir)?;
     let hash = |bundle: &Bundle| bundle.manifest().source.sha256.clone();
     if hash(&other) != hash(bundle) {
@@ -113,7 +141,6 @@ pub(super) fn options(
     args: &TextArgs,
     bundle: &Bundle,
     most_frames: Option<usize>,
-    tracker: TrackerOptions,
 ) -> Result<FollowOptions> {
     let detector = described(bundle)?;
     let follow = changed(&detector.follow, &args.parameters)?;
@@ -122,8 +149,20 @@ pub(super) fn options(
         fill_hole_area: follow.fill_hole_area as usize,
         detect_every: args.every(),
         most_frames,
-        tracker,
+        tracker: TrackerOptions::default(),
     })
+}
+
+/// The objects that a plan is for.
+pub(super) fn sought(args: &TextArgs, options: &FollowOptions, frames: Option<usize>) -> Sought {
+    let names = args.parameters.iter();
+    let mut names = names.filter_map(|change| change.split_once('='));
+    Sought {
+        most: options.parameters.max_objects,
+        asked: names.any(|(name, _)| name == "max_objects"),
+        recondition_every: options.parameters.recondition_every,
+        frames,
+    }
 }
 
 fn changed(follow: &Follow, changes: &[String]) -> Result<Follow> {

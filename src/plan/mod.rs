@@ -4,12 +4,16 @@
 //! the memory policy. A graph's working memory is linear in the objects that go through it at once, so that two
 //! measurements give it for any number.
 
+mod detector;
 pub mod sounding;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::detector::{
+    DetectorCosts, DetectorNeeds, DetectorPlan, DetectorSizes, DetectorWorkspace,
+};
 use crate::bundle::{Dim, Manifest, Role};
 use crate::policy::Parameters;
 
@@ -149,6 +153,9 @@ pub struct Costs {
     /// Frames to proposals, which is no graph of the bundle; absent where nobody looks for objects.
     #[serde(skip)]
     pub proposals: Option<ProposalCost>,
+    /// Finding objects for texts, where somebody does.
+    #[serde(skip)]
+    pub detector: Option<DetectorNeeds>,
 }
 
 /// Bytes of the tensors that live between graphs.
@@ -247,6 +254,8 @@ pub struct Plan {
     pub weights_bytes: u64,
     /// The graph that proposes objects; absent where nobody looks for objects.
     pub proposals: Option<ProposalPlan>,
+    /// The detector; absent where no text is looked for.
+    pub detector: Option<DetectorPlan>,
     /// Working memory of each graph. They run in turn: the total has the largest of them only.
     pub workspace_bytes: Workspace,
     /// What all objects of a frame share.
@@ -267,7 +276,29 @@ impl Plan {
     /// The largest part: its name and its bytes.
     pub fn largest(&self) -> (&'static str, u64) {
         let workspace = &self.workspace_bytes;
+        let detector = |of: fn(&DetectorPlan) -> u64| self.detector.as_ref().map_or(0, of);
         let parts = [
+            ("the text encoder", detector(|part| part.text_encoder_bytes)),
+            (
+                "the detector's weights",
+                detector(|part| part.weights_bytes),
+            ),
+            (
+                "the detector's vision encoder",
+                detector(|part| part.workspace_bytes.vision_encoder),
+            ),
+            (
+                "the detector's features",
+                detector(|part| part.workspace_bytes.features),
+            ),
+            (
+                "the detector's work",
+                detector(|part| part.workspace_bytes.search),
+            ),
+            (
+                "the detector's masks",
+                detector(|part| part.workspace_bytes.masks),
+            ),
             ("the weights", self.weights_bytes),
             ("the bank of memories", self.bank_bytes),
             ("the vision encoder's work", workspace.vision_encoder),
@@ -332,17 +363,25 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
             Presence::Loaded => (in_turn, stays) = (work, cost.weights),
         }
     }
+    // Objects that are found decide together, once all are decoded; those that are not go one batch after the other.
+    let decoded = match costs.detector {
+        Some(_) => rounded(sizes.decoded) * objects as u64,
+        None => 0,
+    };
+    let finding = costs.detector.map(|needs| needs.moments());
     // What lives while each graph runs; then an object that leaves its batch: the bank of that batch twice; last, a look.
     let moments = [
         // With a limit the features have places of their own before the encoder runs.
         sizes.features + workspace.vision_encoder,
-        sizes.features + workspace.memory_attention,
-        sizes.features + at_once(sizes.conditioned) + workspace.mask_decoder,
-        sizes.features + at_once(sizes.decoded) + workspace.memory_encoder,
+        sizes.features + decoded + workspace.memory_attention,
+        sizes.features + decoded + at_once(sizes.conditioned) + workspace.mask_decoder,
+        sizes.features + decoded.max(at_once(sizes.decoded)) + workspace.memory_encoder,
         sizes.features + largest_bank,
         sizes.features + in_turn,
     ];
-    let worst = moments.into_iter().max().unwrap_or(0);
+    let finding = finding.into_iter().flatten();
+    let finding = finding.map(|bytes| sizes.features + bytes);
+    let worst = moments.into_iter().chain(finding).max().unwrap_or(0);
     let uncounted = |bytes: u64| rounded(bytes / UNCOUNTED);
     let working = worst + uncounted(worst);
     let weights = costs.vision_encoder.weights
@@ -350,6 +389,11 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
         + costs.mask_decoder.weights
         + costs.memory_encoder.weights;
     let gaps = |bytes: u64| bytes * costs.gaps_percent / 100;
+    let detector = costs.detector.map(|needs| needs.plan());
+    if let (Some(needs), Some(part)) = (&costs.detector, &detector) {
+        stays += part.weights_bytes + needs.texts();
+        alone = alone.max(part.text_encoder_bytes);
+    }
     let tracking = (weights + stays + bank + working, gaps(working));
     let alone = alone + uncounted(alone);
     let before = (alone, gaps(alone));
@@ -371,6 +415,7 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
                 workspace_bytes: cost.workspace(1),
                 presence,
             }),
+        detector,
         workspace_bytes: workspace,
         shared_features_bytes: sizes.features,
         bank_bytes: bank,
@@ -400,6 +445,30 @@ pub fn within(
         .ok_or_else(|| Box::new(plan(costs, sizes, groups, 1)))
 }
 
+/// How many objects with `extent` that are found one by one fit in `limit` when `chunk` at a time go through a graph; at
+/// most `most`.
+pub fn most_found(
+    costs: &Costs,
+    sizes: &Sizes,
+    extent: Extent,
+    (most, chunk): (usize, usize),
+    limit: u64,
+) -> usize {
+    most_that(most, |objects| {
+        plan(costs, sizes, &one_by_one(objects, extent), chunk).total_bytes <= limit
+    })
+}
+
+/// Objects that come at any time: tracked together and remembered one by one, which takes most.
+pub fn one_by_one(objects: usize, extent: Extent) -> Vec<Group> {
+    let group = Group {
+        objects: 1,
+        first: 0,
+        extent,
+    };
+    vec![group; objects]
+}
+
 /// How many objects with `extent` fit in `limit` when one at a time goes through a graph; at most `most`.
 pub fn most_objects(
     costs: &Costs,
@@ -408,14 +477,18 @@ pub fn most_objects(
     most: usize,
     limit: u64,
 ) -> usize {
-    let fits = |objects: usize| {
+    most_that(most, |objects| {
         let groups = [Group {
             objects,
             first: 0,
             extent,
         }];
         plan(costs, sizes, &groups, 1).total_bytes <= limit
-    };
+    })
+}
+
+/// The greatest number up to `most` that fits, if all smaller ones do.
+fn most_that(most: usize, fits: impl Fn(usize) -> bool) -> usize {
     let (mut fit, mut beyond) = (0, most + 1);
     while beyond - fit > 1 {
         let middle = fit + (beyond - fit) / 2;
@@ -429,137 +502,4 @@ pub fn most_objects(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXTENT: Extent = Extent {
-        memories: 7,
-        cond_pointers: 1,
-        pointers: 15,
-    };
-
-    fn costs() -> Costs {
-        let stage = |weights, fixed, per_object| StageCost {
-            weights,
-            fixed,
-            per_object,
-        };
-        Costs {
-            packed: true,
-            gaps_percent: GPU_GAPS_PERCENT,
-            vision_encoder: stage(1 << 20, 4 << 20, 0),
-            memory_attention: stage(1 << 20, 1 << 20, 4 << 20),
-            mask_decoder: stage(1 << 20, 0, 1 << 20),
-            memory_encoder: stage(1 << 20, 0, 2 << 20),
-            proposals: None,
-        }
-    }
-
-    fn sizes() -> Sizes {
-        Sizes {
-            features: 1 << 20,
-            conditioned: 1 << 17,
-            decoded: 1 << 14,
-            memory: 1 << 15,
-            pointers: 100,
-        }
-    }
-
-    fn group(objects: usize) -> [Group; 1] {
-        [Group {
-            objects,
-            first: 0,
-            extent: EXTENT,
-        }]
-    }
-
-    #[test]
-    fn a_look_is_before_the_rest_or_in_turn_with_it_or_stays() {
-        let plan_with = |weights: u64, fixed: u64, presence| {
-            let cost = StageCost {
-                weights: weights << 20,
-                fixed: fixed << 20,
-                per_object: 0,
-            };
-            let costs = Costs {
-                proposals: Some(ProposalCost { cost, presence }),
-                ..costs()
-            };
-            plan(&costs, &sizes(), &group(2), 8).total_bytes
-        };
-        let without = plan(&costs(), &sizes(), &group(2), 8).total_bytes;
-        // The memory attention takes 9 MiB.
-        assert_eq!(plan_with(3, 5, Presence::Before), without);
-        assert_eq!(plan_with(3, 5, Presence::InTurn), without);
-        assert_eq!(plan_with(3, 5, Presence::Loaded), without + (3 << 20));
-        // What is there before, alone, is not there with weights, features and the bank.
-        let (before, in_turn) = (
-            plan_with(10, 40, Presence::Before),
-            plan_with(10, 40, Presence::InTurn),
-        );
-        let alone: u64 = (50 << 20) * 9 / 8;
-        assert_eq!(before, alone + alone * 40 / 100);
-        assert!(in_turn > before + (5 << 20), "{in_turn}, {before}");
-    }
-
-    #[test]
-    fn objects_that_differ_in_later_prompts_only_go_together_at_first() {
-        let [one] = group(3);
-        let [mut other] = group(2);
-        other.extent.cond_pointers = 2;
-        let plan_of = |groups: &[Group]| plan(&costs(), &sizes(), groups, 8).workspace_bytes;
-        assert_eq!(plan_of(&[one, other]), plan_of(&group(5)));
-        other.first = 4;
-        assert_eq!(plan_of(&[one, other]), plan_of(&group(3)));
-    }
-
-    #[test]
-    fn the_total_is_the_sum_of_what_lives_at_the_worst_moment() {
-        let plan = plan(&costs(), &sizes(), &group(10), 4);
-        // Batches of 4, 4 and 2: each tensor is rounded up by itself.
-        let pointers = 16 * (512 + 512 + 256);
-        assert_eq!(plan.bank_bytes, 10 * 7 * (1 << 15) + pointers);
-        assert_eq!(plan.workspace_bytes.memory_attention, 17 << 20);
-        let worst = 18 << 20;
-        let working = worst + rounded(worst / UNCOUNTED);
-        assert_eq!(plan.in_use_bytes, (4 << 20) + plan.bank_bytes + working);
-        assert_eq!(plan.total_bytes, plan.in_use_bytes + working * 2 / 5);
-        assert_eq!(plan.largest().1, 17 << 20);
-    }
-
-    #[test]
-    fn the_largest_chunk_that_fits_is_taken() {
-        let total = |chunk| plan(&costs(), &sizes(), &group(20), chunk).total_bytes;
-        let chosen = within(&costs(), &sizes(), &group(20), 8, total(3)).unwrap();
-        assert_eq!(chosen.chunk, 3);
-        let refused = within(&costs(), &sizes(), &group(20), 8, total(1) - 1).unwrap_err();
-        assert_eq!((refused.chunk, refused.total_bytes), (1, total(1)));
-        let fit = most_objects(&costs(), &sizes(), EXTENT, 20, total(1) - 1);
-        assert_eq!(fit, 19);
-    }
-
-    #[test]
-    fn a_short_clip_recalls_less() {
-        let policy = Parameters {
-            num_maskmem: 7,
-            max_cond_frames: 4,
-            max_object_pointers: 16,
-            multimask_output_in_sam: true,
-            multimask_output_for_tracking: true,
-            multimask_min_points: 0,
-            multimask_max_points: 1,
-        };
-        let extent = |prompted, frames| Extent::new(&policy, prompted, frames);
-        assert_eq!(extent(1, 16), EXTENT);
-        assert_eq!(extent(9, 16).memories, 10);
-        assert_eq!(extent(9, 16).cond_pointers, 9);
-        assert_eq!((extent(1, 3).memories, extent(1, 3).pointers), (3, 2));
-        assert_eq!(extent(1, 1).memories, 1);
-    }
-
-    #[test]
-    fn two_measurements_make_a_line() {
-        let stage = StageCost::through(5, 110, 210);
-        assert_eq!((stage.fixed, stage.workspace(8)), (10, 810));
-    }
-}
+mod tests;

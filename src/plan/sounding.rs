@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Costs, Extent, GPU_GAPS_PERCENT, StageCost};
+use super::{Costs, DetectorCosts, Extent, GPU_GAPS_PERCENT, StageCost};
 use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
-use crate::graph::{Blank, GraphError, IsFull, Provider, Runtime};
+use crate::graph::{Blank, GraphError, IsFull, Provider, Runtime, Sounding};
 use crate::tracker::{TrackError, element_of};
 
 /// Raised when what is measured, or how, changes.
@@ -55,15 +55,11 @@ pub fn sound(
         let pointer_tokens = bundle.manifest().policy.pointer_tokens as usize;
         let runs: Vec<Vec<Blank>> = counts
             .iter()
-            .map(|&objects| blanks(graph, objects, extent, tokens, pointer_tokens))
+            .map(|&objects| tracked(graph, objects, extent, tokens, pointer_tokens))
             .collect();
         let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
         let sounding = within_or_not(limit, run).map_err(TrackError::Load)?;
-        Ok(match *sounding.peaks.as_slice() {
-            [one, two] => StageCost::through(sounding.weights, one, two),
-            [one] => StageCost::through(sounding.weights, one, one),
-            _ => StageCost::default(),
-        })
+        Ok(cost_of(&sounding))
     };
     let costs = Costs {
         packed,
@@ -76,11 +72,88 @@ pub fn sound(
         mask_decoder: stage(Role::MaskDecoder)?,
         memory_encoder: stage(Role::MemoryEncoder)?,
         proposals: None,
+        detector: None,
     };
     if let Some(file) = cache {
         keep(&file, &costs);
     }
     Ok(costs)
+}
+
+/// What the graphs of a bundle's detector take, as [`sound`] does it: the text encoder and the detector with the longest
+/// text, masks for one candidate and for two. The vision encoder is among them where the detector looks at images of its own.
+///
+/// # Errors
+/// As [`sound`].
+pub fn sound_detector(
+    bundle: &Bundle,
+    runtime: &mut Runtime,
+    packed: bool,
+    own_images: bool,
+    limit: Option<u64>,
+) -> Result<DetectorCosts, TrackError> {
+    let what = format!(
+        "detector {} {packed} {own_images}",
+        bundle.manifest_sha256()
+    );
+    let cache = cache_file(runtime, &what);
+    if let Some(costs) = known(cache.as_deref()) {
+        return Ok(costs);
+    }
+    runtime.set_pack_weights(packed);
+    let tokens = bundle.manifest().detector.as_ref();
+    let tokens = tokens.map_or(1, |detector| detector.max_text_tokens as usize);
+    let stage = |role: Role| -> Result<StageCost, TrackError> {
+        let (Some(graph), Some(path)) = (bundle.manifest().graph(role), bundle.graph_path(role))
+        else {
+            return Ok(StageCost::default());
+        };
+        // A run asks for what it needs; of the vision encoder the detector needs the tokens alone.
+        let outputs = graph.outputs.iter().map(|output| output.name.as_str());
+        let outputs: Vec<&str> = match role {
+            Role::VisionEncoder => vec!["backbone_nlc"],
+            _ => outputs.collect(),
+        };
+        let counts: &[usize] = match role {
+            Role::DetectorMasks => &[1, 2],
+            _ => &[1],
+        };
+        let runs: Vec<Vec<Blank>> = counts
+            .iter()
+            .map(|&found| {
+                blanks(graph, |input, _| match input {
+                    "queries_qc" => found,
+                    _ => tokens,
+                })
+            })
+            .collect();
+        let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
+        let sounding = within_or_not(limit, run).map_err(TrackError::Load)?;
+        Ok(cost_of(&sounding))
+    };
+    let costs = DetectorCosts {
+        text_encoder: stage(Role::TextEncoder)?,
+        vision_encoder: match own_images {
+            true => stage(Role::VisionEncoder)?,
+            false => StageCost::default(),
+        },
+        features: stage(Role::DetectorFeatures)?,
+        search: stage(Role::Detector)?,
+        masks: stage(Role::DetectorMasks)?,
+    };
+    if let Some(file) = cache {
+        keep(&file, &costs);
+    }
+    Ok(costs)
+}
+
+/// The line through one or two measurements.
+fn cost_of(sounding: &Sounding) -> StageCost {
+    match *sounding.peaks.as_slice() {
+        [one, two] => StageCost::through(sounding.weights, one, two),
+        [one] => StageCost::through(sounding.weights, one, one),
+        _ => StageCost::default(),
+    }
 }
 
 /// What a graph that is no part of a bundle takes, as [`sound`] does it: `digest` is the SHA-256 of the file at `path`, and
@@ -124,7 +197,7 @@ pub(crate) fn within_or_not<T, E: IsFull>(
 }
 
 /// The inputs of a graph with `objects` objects that recall as much as `extent` says.
-fn blanks(
+fn tracked(
     graph: &GraphFile,
     objects: usize,
     extent: Extent,
@@ -158,6 +231,11 @@ fn blanks(
             }
         }
     };
+    blanks(graph, dynamic)
+}
+
+/// The inputs of a graph; `dynamic` says how long an input's axis is that has no length of its own.
+fn blanks(graph: &GraphFile, dynamic: impl Fn(&str, usize) -> usize) -> Vec<Blank> {
     let shape = |name: &str, dims: &[Dim]| {
         dims.iter()
             .enumerate()

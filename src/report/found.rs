@@ -20,6 +20,8 @@ pub struct DetectorReport {
     pub every: u64,
     /// Frames that were looked at.
     pub looks: u64,
+    /// Most objects that are followed at once: as the loop's parameters have it, or as many as fit in `--mem-limit`.
+    pub most_objects: u64,
     /// The frame of the last look, after which the detector's graphs were dropped; null where they stayed to the end, since
     /// nobody knew that the look was the last.
     pub dropped_after: Option<u64>,

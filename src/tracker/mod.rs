@@ -15,8 +15,8 @@ use std::rc::Rc;
 pub use self::error::TrackError;
 pub(crate) use self::follow::Memory;
 pub(crate) use self::model::element_of;
-pub(crate) use self::model::load_graph;
 pub use self::model::{Graphs, ModelSpec};
+pub(crate) use self::model::{check_signature, graph_file, load_graph};
 use self::points::{no_points, points_of};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
@@ -77,7 +77,7 @@ pub struct FrameResult {
 }
 
 /// How to track.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct TrackerOptions {
     /// Frames of the clip; counts beyond the manifest's `max_object_pointers` make no difference.
     pub num_frames: usize,

@@ -1,5 +1,7 @@
 //! What the tracker takes from a bundle: numbers of the manifest, and the four graphs.
 
+use std::path::PathBuf;
+
 use super::TrackError;
 use crate::bank::Slots;
 use crate::bundle::{Bundle, DType, Dim, Role, TensorSpec};
@@ -58,15 +60,36 @@ pub(crate) fn load_graph(
     backend: &dyn Backend,
     role: Role,
 ) -> Result<Box<dyn Graph>, TrackError> {
-    let name = role.as_str();
-    let path = bundle
+    let path = graph_file(bundle, role)?;
+    let graph = backend.load(role.as_str(), &path);
+    let graph = graph.map_err(TrackError::Load)?;
+    check_signature(bundle, role, graph.as_ref())?;
+    Ok(graph)
+}
+
+/// The file of a graph.
+///
+/// # Errors
+/// The bundle has none of this role.
+pub(crate) fn graph_file(bundle: &Bundle, role: Role) -> Result<PathBuf, TrackError> {
+    bundle
         .graph_path(role)
         .ok_or_else(|| TrackError::Unsupported {
-            field: name,
+            field: role.as_str(),
             got: "absent".to_owned(),
             expected: "a graph of this role",
-        })?;
-    let graph = backend.load(name, &path).map_err(TrackError::Load)?;
+        })
+}
+
+/// Compares what a loaded graph says of itself with what the manifest says of it.
+///
+/// # Errors
+/// They differ.
+pub(crate) fn check_signature(
+    bundle: &Bundle,
+    role: Role,
+    graph: &dyn Graph,
+) -> Result<(), TrackError> {
     let listed = bundle
         .manifest()
         .graphs
@@ -76,7 +99,7 @@ pub(crate) fn load_graph(
         check_ports(&listed.file, "input", &signature.inputs, &listed.inputs)?;
         check_ports(&listed.file, "output", &signature.outputs, &listed.outputs)?;
     }
-    Ok(graph)
+    Ok(())
 }
 
 /// Compares what a graph file says with what the manifest says of it.

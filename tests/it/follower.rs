@@ -11,7 +11,7 @@ use snow_ort::graph::Element;
 use snow_ort::graph::recorded::{Recorded, Value};
 use snow_ort::tracker::TrackerOptions;
 
-use crate::fake::{Desk, read_json, write_bundle};
+use crate::fake::{Desk, Ran, read_json, write_bundle};
 use crate::fake_detector::{add_detector, give_detector};
 
 const TRACKER: [&str; 4] = [
@@ -213,7 +213,129 @@ fn nothing_is_loaded_that_a_command_does_not_need() {
     command.args([
         "detect", "in", "--text", "bear", "--out", "found", "--model",
     ]);
-    let ran: crate::fake::Ran = command.arg(&desk.bundle.dir).output().unwrap().into();
+    let ran: Ran = command.arg(&desk.bundle.dir).output().unwrap().into();
     ran.succeeds();
     assert!(desk.path("found/detections.json").exists());
+}
+
+/// `snow-ort COMMAND` with the desk's bundle and a cache of its own.
+fn ran(desk: &Desk, args: &[&str]) -> Ran {
+    let mut command = desk.command();
+    command.env("XDG_CACHE_HOME", desk.path("cache"));
+    command.args(args).arg("--model").arg(&desk.bundle.dir);
+    command.output().unwrap().into()
+}
+
+#[test]
+fn memory_is_planned_for_a_detector() {
+    let mut desk = Desk::new();
+    ran(&desk, &["plan", "--objects", "3", "--texts", "2"])
+        .refuses(&["`direct`", "--parts tracker,detector"]);
+    give_detector(&mut desk);
+    let mut totals = Vec::new();
+    for texts in [&[][..], &["--texts", "2"]] {
+        let args = [&["plan", "--objects", "3", "--json"][..], texts].concat();
+        let ran = ran(&desk, &args);
+        ran.succeeds();
+        let plans: Json = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(plans[0]["detector"].is_null(), texts.is_empty());
+        totals.push(plans[0]["total_bytes"].as_u64().unwrap());
+        if !texts.is_empty() {
+            assert_eq!(plans[0]["detector"]["texts"], 2);
+            let work = &plans[0]["detector"]["workspace_bytes"];
+            assert!(
+                work["search"].as_u64() > Some(0) && work["masks"].as_u64() > Some(0),
+                "{work}"
+            );
+            assert_eq!(work["vision_encoder"], 0);
+        }
+    }
+    assert!(totals[1] > totals[0], "{totals:?}");
+
+    let run = |limit: u64, more: &[&str]| {
+        let limit = limit.to_string();
+        let args = [
+            "run",
+            "in",
+            "--text",
+            "bear",
+            "--out",
+            "out",
+            "--overwrite",
+            "--mem-limit",
+            &limit,
+        ];
+        ran(&desk, &[&args, more].concat())
+    };
+    run(1 << 30, &["--follow", "max_objects=3"]).succeeds();
+    let report = read_json(&desk.path("out/run.json"));
+    let predicted = report["arena"]["predicted_bytes"].as_u64().unwrap();
+    assert!(report["arena"]["peak_bytes"].as_u64().unwrap() <= predicted);
+    assert_eq!(report["detector"]["most_objects"], 3);
+    run(predicted, &["--follow", "max_objects=3"]).succeeds();
+
+    // Fewer than are planned for without a word, and as many as the limit holds.
+    let ran = run(predicted, &[]);
+    ran.succeeds();
+    let report = read_json(&desk.path("out/run.json"));
+    let most = report["detector"]["most_objects"].as_u64().unwrap();
+    assert!((3..16).contains(&most), "{most}");
+    assert!(
+        ran.stderr
+            .contains(&format!("holds {most} objects at once")),
+        "{ran:?}"
+    );
+
+    std::fs::remove_dir_all(desk.path("out")).unwrap();
+    let refused = run(predicted, &["--follow", "max_objects=500"]);
+    refused.refuses(&["with 500 objects", "--follow max_objects=", "--mem-limit"]);
+    run(2000, &[]).refuses(&["but the limit is", "--mem-limit"]);
+    assert!(!desk.path("out").exists());
+}
+
+#[test]
+fn a_detectors_stages_are_timed() {
+    let mut desk = Desk::with_images(3, 40, 30);
+    give_detector(&mut desk);
+    let short = ["--warm", "2", "--rounds", "1", "--block", "4", "--quiet"];
+    let args = [
+        "bench",
+        "--text",
+        "bear",
+        "--detect-every",
+        "4",
+        "--json",
+        "bench.json",
+    ];
+    let bench = ran(&desk, &[&args[..], &short].concat());
+    bench.succeeds();
+    for words in [
+        "objects found for \"bear\"",
+        "detector_features",
+        "text_encoder, once",
+    ] {
+        assert!(bench.stdout.contains(words), "{bench:?}");
+    }
+    let report = read_json(&desk.path("bench.json"));
+    let case = &report["cases"][0];
+    assert_eq!(case["texts"], serde_json::json!(["bear"]));
+    let arm = &case["arms"][0];
+    assert!(arm["ready"]["once"]["text_encoder"].as_f64().unwrap() > 0.0);
+    // Of frames 2 to 5, the fourth is looked at.
+    let looks: Vec<bool> = arm["rounds"][0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|frame| frame["stages"].get("detector").is_some())
+        .collect();
+    assert_eq!(looks, [false, false, true, false]);
+
+    let both = ran(&desk, &["bench", "--text", "bear", "--objects", "2"]);
+    assert_eq!(both.code, Some(2), "{both:?}");
+    let without = Desk::new();
+    ran(
+        &without,
+        &[&["bench", "--text", "bear"][..], &short].concat(),
+    )
+    .refuses(&["has no detector"]);
 }

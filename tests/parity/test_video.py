@@ -130,8 +130,9 @@ def test_a_detector_of_another_resolution(workshop):
         bundles = [workshop.bundle(checkpoint, size, "fp32", "tracker,detector") for size in (SIZE, tracker)]
         out = workshop.folder / "video" / f"at-{tracker}"
         command = [program("snow-ort"), "run", workshop.synthetic(24), "--max-frames", 3, "--model", bundles[1]]
-        command += ["--text", "red bear", "--det-res", SIZE, "--follow", "max_objects=3", "--follow", "hotstart_delay=0"]
-        command += ["--follow", "score_threshold=0.3", "--out", out, "--overwrite", "--quiet"]
+        command += ["--text", "red bear", "--det-res", SIZE, "--out", out, "--overwrite", "--quiet"]
+        for change in ("max_objects=3", "hotstart_delay=0", "score_threshold=0.3"):
+            command += ["--follow", change]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         tracks = json.loads((out / "tracks.json").read_text())
         first[tracker] = {entry["object"]: decode(entry["rle"]) for entry in tracks["frames"][0]["objects"]}
@@ -139,6 +140,33 @@ def test_a_detector_of_another_resolution(workshop):
     assert fine and fine.keys() == coarse.keys()
     for number, mask in fine.items():
         assert (mask & coarse[number]).sum() / (mask | coarse[number]).sum() > 0.8
+
+
+@pytest.mark.parametrize("tracker", [SIZE, SIZE // 2])
+def test_a_limit_on_memory_holds(workshop, tracker):
+    """With many objects that come one by one, what was planned is enough, and the arena stays within it."""
+    checkpoint = workshop.video_checkpoint(SEED, SIZE)
+    bundle = [workshop.bundle(checkpoint, size, "fp32", "tracker,detector") for size in (SIZE, tracker)][1]
+    loose = {"score_threshold": 0.1, "new_object_score": 0.3, "match_iou": 0.9, "nms_iou": 0}
+    loose |= {"hotstart_unmatched": 100, "hotstart_duplicate": 100, "recondition_every": 3, "max_objects": 12}
+    out, predicted = workshop.folder / "video" / f"limit-{tracker}", 2**30
+    for packed in (True, True, False):
+        limit = predicted if packed else predicted // 2
+        command = [program("snow-ort"), "run", workshop.synthetic(24), "--model", bundle, "--det-res", SIZE]
+        command += ["--text", "red bear", "--text", "a dog", "--mem-limit", limit]
+        command += ["--out", out, "--overwrite", "--quiet"]
+        for name, value in loose.items():
+            command += ["--follow", f"{name}={value}"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((out / "run.json").read_text())
+        assert len(report["objects"]) == 12
+        arena = report["arena"]
+        predicted = arena["predicted_bytes"]
+        assert arena["in_use_bytes"] <= arena["peak_bytes"] <= arena["limit_bytes"]
+        assert arena["in_use_bytes"] <= predicted <= arena["limit_bytes"]
+        # Beside weights that are mapped there is little but the masks of all candidates, which no run makes.
+        assert not packed or predicted <= 1.25 * arena["in_use_bytes"]
 
 
 def test_wrong_uses_are_refused(workshop):

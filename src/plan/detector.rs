@@ -1,0 +1,149 @@
+//! What finding objects for texts needs of the arena.
+
+use serde::{Deserialize, Serialize};
+
+use super::{StageCost, rounded};
+use crate::bundle::{Dim, Manifest, Role};
+
+/// What the detector's graphs take of the arena.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectorCosts {
+    /// Texts to tokens: once, alone, gone before the others are loaded.
+    pub text_encoder: StageCost,
+    /// Image to backbone tokens, where the detector looks at images of its own; nothing where the tracker's graph serves.
+    pub vision_encoder: StageCost,
+    /// Backbone tokens to features.
+    pub features: StageCost,
+    /// Features and a text to candidates.
+    pub search: StageCost,
+    /// Candidates to masks; `per_object` is for each mask.
+    pub masks: StageCost,
+}
+
+/// Bytes of the tensors that live between the detector's graphs, and how many masks there may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DetectorSizes {
+    /// The longest text.
+    pub text: u64,
+    /// Backbone tokens of an image of the detector's own; 0 where they are among the tracker's features.
+    pub backbone: u64,
+    /// The features of an image.
+    pub levels: u64,
+    /// What is looked at for one text.
+    pub candidates: u64,
+    /// Most masks that are made at once: all candidates of one text.
+    pub most_found: usize,
+}
+
+impl DetectorSizes {
+    /// Those of a bundle with a detector; nothing for one without.
+    pub fn of(manifest: &Manifest, own_images: bool) -> Self {
+        let Some(detector) = &manifest.detector else {
+            return Self::default();
+        };
+        let outputs = |role: Role, one: Option<&str>| -> u64 {
+            let graph = manifest.graph(role);
+            let outputs = graph.map(|graph| graph.outputs.as_slice()).unwrap_or(&[]);
+            let listed = outputs
+                .iter()
+                .filter(|output| one.is_none_or(|name| output.name == name));
+            let bytes = listed.map(|output| {
+                let lengths = output.shape.iter().map(|dim| match dim {
+                    Dim::Fixed(length) => *length,
+                    // The only dynamic axis of these outputs is that of a text's tokens.
+                    Dim::Symbol(_) => detector.max_text_tokens.into(),
+                });
+                rounded(lengths.product::<u64>() * output.dtype.bytes())
+            });
+            bytes.sum()
+        };
+        Self {
+            text: outputs(Role::TextEncoder, None),
+            backbone: match own_images {
+                true => outputs(Role::VisionEncoder, Some("backbone_nlc")),
+                false => 0,
+            },
+            levels: outputs(Role::DetectorFeatures, None),
+            candidates: outputs(Role::Detector, None),
+            most_found: detector.queries as usize,
+        }
+    }
+}
+
+/// What finding objects for some texts takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetectorNeeds {
+    /// Of the graphs.
+    pub costs: DetectorCosts,
+    /// Of the tensors between them.
+    pub sizes: DetectorSizes,
+    /// How many texts.
+    pub texts: usize,
+}
+
+/// Working memory of the detector's graphs, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectorWorkspace {
+    /// Image to backbone tokens; 0 where the tracker's graph serves.
+    pub vision_encoder: u64,
+    /// Backbone tokens to features.
+    pub features: u64,
+    /// Features and a text to candidates.
+    pub search: u64,
+    /// All candidates of one text to masks.
+    pub masks: u64,
+}
+
+/// The part of the detector, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectorPlan {
+    /// How many texts.
+    pub texts: usize,
+    /// The text encoder, its weights, its work and all texts: before the other graphs are loaded.
+    pub text_encoder_bytes: u64,
+    /// Weights of the graphs that stay until the last look.
+    pub weights_bytes: u64,
+    /// Working memory of each graph, in turn with those of the tracker.
+    pub workspace_bytes: DetectorWorkspace,
+}
+
+impl DetectorNeeds {
+    /// Its part of a plan.
+    pub(super) fn plan(&self) -> DetectorPlan {
+        let costs = &self.costs;
+        DetectorPlan {
+            texts: self.texts,
+            text_encoder_bytes: costs.text_encoder.weights
+                + costs.text_encoder.workspace(1)
+                + self.texts(),
+            weights_bytes: costs.vision_encoder.weights
+                + costs.features.weights
+                + costs.search.weights
+                + costs.masks.weights,
+            workspace_bytes: DetectorWorkspace {
+                vision_encoder: costs.vision_encoder.workspace(1),
+                features: costs.features.workspace(1),
+                search: costs.search.workspace(1),
+                masks: costs.masks.workspace(self.sizes.most_found),
+            },
+        }
+    }
+
+    /// The encoded texts, which stay.
+    pub(super) fn texts(&self) -> u64 {
+        self.texts as u64 * self.sizes.text
+    }
+
+    /// What lives of the detector while each of its graphs runs, its work included.
+    pub(super) fn moments(&self) -> [u64; 4] {
+        let (sizes, work) = (&self.sizes, self.plan().workspace_bytes);
+        let image = sizes.backbone;
+        [
+            work.vision_encoder,
+            image + work.features,
+            image + sizes.levels + work.search,
+            // The chosen candidates are copied out of all of them.
+            image + sizes.levels + 2 * sizes.candidates + work.masks,
+        ]
+    }
+}
