@@ -325,6 +325,9 @@ pub struct RuntimeReport {
     pub threads: Option<usize>,
     /// Most objects that go through a graph at once.
     pub chunk: usize,
+    /// Tracked frames with a memory score up to this were not recalled; null where all were.
+    #[serde(default)]
+    pub memory_selection: Option<f64>,
 }
 
 /// Seconds per stage. Stages run at the same time, so their sum may exceed `tracking_s`.

@@ -303,6 +303,7 @@ pub(super) mod tests {
             provider: "cpu".to_owned(),
             threads: None,
             chunk: 8,
+            memory_selection: None,
         };
         VariantReport {
             name: name.to_owned(),

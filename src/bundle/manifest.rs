@@ -350,6 +350,11 @@ pub struct Policy {
     pub multimask_min_points: u32,
     /// Most points of a prompt for which several masks are predicted (a box counts as two points).
     pub multimask_max_points: u32,
+    /// Only tracked frames whose memory score (certainty of the object times estimated IoU, 0 to 1) is above this are
+    /// recalled; absent where all are.
+    #[schemars(range(min = 0, max = 1))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_selection: Option<f64>,
 }
 
 /// Sizes and thresholds of mask logits and mask prompts.

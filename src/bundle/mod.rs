@@ -258,6 +258,11 @@ impl Bundle {
         &self.manifest
     }
 
+    /// Has only tracked frames with a memory score above `threshold` recalled, or all of them, whatever the manifest says.
+    pub fn select_memories(&mut self, threshold: Option<f64>) {
+        self.manifest.policy.memory_selection = threshold;
+    }
+
     /// SHA-256 of manifest.json, in hexadecimal digits: it stands for the whole bundle, as the manifest holds the
     /// hash of every other file.
     pub fn manifest_sha256(&self) -> &str {

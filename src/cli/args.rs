@@ -14,6 +14,7 @@ use super::plan::PlanArgs;
 use super::propose::ProposalArgs;
 use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
+use crate::bundle::Bundle;
 use crate::graph::{Provider, RuntimeOptions};
 use crate::prompts::FlagPrompt;
 
@@ -187,6 +188,9 @@ pub(super) struct RunArgs {
     pub max_frames: Option<NonZeroUsize>,
 
     #[command(flatten)]
+    pub policy: PolicyArgs,
+
+    #[command(flatten)]
     pub runtime: RuntimeArgs,
 
     /// Most objects that go through a graph at once; results do not depend on it [default: up to 8, by the image's size and --mem-limit]
@@ -294,6 +298,45 @@ pub(super) struct RuntimeArgs {
     /// An option of ONNX Runtime's CUDA provider, such as prefer_nhwc=1 (repeatable)
     #[arg(long = "cuda-option", id = "cuda_options", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub cuda_options: Vec<(String, String)>,
+}
+
+/// Which frames are recalled.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct PolicyArgs {
+    /// Recall only tracked frames whose memory score (certainty of the object times estimated IoU of its mask) is above this, such as 0.01; `all` for every frame [default: as the bundle says, usually all]
+    #[arg(long, value_name = "SCORE|all", allow_negative_numbers = true, value_parser = selection)]
+    pub memory_selection: Option<Selection>,
+}
+
+/// A word of the user's on which frames are recalled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Selection(Option<f64>);
+
+fn selection(text: &str) -> Result<Selection, String> {
+    match text.parse::<f64>() {
+        _ if text == "all" => Ok(Selection(None)),
+        Ok(score) if (0.0..1.0).contains(&score) => Ok(Selection(Some(score))),
+        _ => Err("expected a number from 0 to less than 1, or all".to_owned()),
+    }
+}
+
+impl PolicyArgs {
+    /// Has a bundle recall as these say.
+    pub fn apply(&self, bundle: &mut Bundle) {
+        if let Some(Selection(threshold)) = self.memory_selection {
+            bundle.select_memories(threshold);
+        }
+    }
+
+    /// The same as arguments of another process.
+    pub fn arguments(&self) -> Vec<String> {
+        let word = self.memory_selection.map(|Selection(threshold)| {
+            threshold.map_or("all".to_owned(), |score| score.to_string())
+        });
+        word.map(|word| format!("--memory-selection={word}"))
+            .into_iter()
+            .collect()
+    }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -503,6 +546,9 @@ pub(super) struct BenchArgs {
     pub mem_limit: Option<u64>,
 
     #[command(flatten)]
+    pub policy: PolicyArgs,
+
+    #[command(flatten)]
     pub runtime: RuntimeArgs,
 
     /// No progress; the tables and errors only
@@ -542,6 +588,9 @@ pub(super) struct WorkerArgs {
     /// As for `run`
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
     pub mem_limit: Option<u64>,
+
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 
     #[command(flatten)]
     pub runtime: RuntimeArgs,

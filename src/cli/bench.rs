@@ -119,7 +119,8 @@ fn launches(args: &BenchArgs) -> Result<Vec<Launch>> {
             program.clone(),
             args.runtime.arguments(args.chunk, args.mem_limit),
         );
-        let texts = args.text.arguments();
+        let mut texts = args.text.arguments();
+        texts.extend(args.policy.arguments());
         launches.push(Launch {
             name: name.to_string_lossy().into_owned(),
             bundle: true,

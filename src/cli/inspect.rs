@@ -129,12 +129,15 @@ fn lines(dir: &Path, manifest: &Manifest, damage: Option<&str>) -> Vec<String> {
         row(
             "policy",
             &format!(
-                "{}: {} memories, up to {} conditioning frames, pointers of {} frames, {} tokens each",
+                "{}: {} memories, up to {} conditioning frames, pointers of {} frames, {} tokens each{}",
                 policy.name,
                 policy.num_maskmem,
                 policy.max_cond_frames,
                 policy.max_object_pointers,
-                policy.pointer_tokens
+                policy.pointer_tokens,
+                policy.memory_selection.map_or(String::new(), |threshold| {
+                    format!(", of tracked frames with a memory score above {threshold}")
+                })
             ),
         ),
         row(

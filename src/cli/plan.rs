@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{BundleArgs, RuntimeArgs, one_or_more};
+use super::args::{BundleArgs, PolicyArgs, RuntimeArgs, one_or_more};
 use super::budget::{self, Answer, Demand, Looking};
 use super::{counted, models, propose, say, texts};
 use crate::bundle::Bundle;
@@ -62,6 +62,9 @@ pub(super) struct PlanArgs {
     pub det_res: Option<u32>,
 
     #[command(flatten)]
+    pub policy: PolicyArgs,
+
+    #[command(flatten)]
     pub runtime: RuntimeArgs,
 
     /// Print JSON instead of a table
@@ -91,7 +94,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
     let proposals = propose::cost(&args.proposals, args.mem_limit, &args.runtime)?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
-        let bundle = Bundle::open(dir)?;
+        let mut bundle = Bundle::open(dir)?;
+        args.policy.apply(&mut bundle);
         let detecting = texts::detecting(args.det_res, args.bundles.models.as_deref(), &bundle)?;
         let looking = args.texts.map(|texts| Looking {
             bundle: detecting.as_ref().unwrap_or(&bundle),

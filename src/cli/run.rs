@@ -92,7 +92,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         Some(dir) => Some(GroundTruth::open(dir, &info, most)?),
         None => None,
     };
-    let bundle = Bundle::open(&dir)?;
+    let mut bundle = Bundle::open(&dir)?;
+    args.policy.apply(&mut bundle);
     let manifest = bundle.manifest();
     let detecting = texts::detecting(args.text.det_res, args.models.as_deref(), &bundle)?;
     if !args.text.texts.is_empty() {
@@ -203,6 +204,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         provider: args.runtime.provider.to_string(),
         threads: args.runtime.threads.map(Into::into),
         chunk,
+        memory_selection: manifest.policy.memory_selection,
     };
     let texts = distinct;
     let mut model = match follow {

@@ -26,7 +26,8 @@ const MOST_FRAMES: usize = 64;
 
 /// Runs the command.
 pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
-    let bundle = Bundle::open(&args.model)?;
+    let mut bundle = Bundle::open(&args.model)?;
+    args.policy.apply(&mut bundle);
     let manifest = bundle.manifest();
     let texts = texts::distinct(&args.text.texts);
     let prompts = match Prompts::load(flags, args.prompting.prompts.as_deref()) {

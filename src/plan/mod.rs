@@ -171,6 +171,8 @@ pub struct Sizes {
     pub memory: u64,
     /// One frame's pointers of one object.
     pub pointers: u64,
+    /// Whether objects recall frames of their own choice: each may be remembered apart, with one frame more than it recalls.
+    pub selected: bool,
 }
 
 impl Sizes {
@@ -202,6 +204,7 @@ impl Sizes {
             decoded: outputs(Role::MaskDecoder, None),
             memory: outputs(Role::MemoryEncoder, None),
             pointers: outputs(Role::MaskDecoder, Some("pointers")),
+            selected: manifest.policy.memory_selection.is_some(),
         }
     }
 }
@@ -333,8 +336,13 @@ pub fn plan(costs: &Costs, sizes: &Sizes, groups: &[Group], chunk: usize) -> Pla
     let mut bank = 0;
     let mut together: BTreeMap<usize, (usize, Extent)> = BTreeMap::new();
     for group in groups {
-        let (whole, rest) = (group.objects / chunk, group.objects % chunk);
-        bank += whole as u64 * bank_of(chunk, group.extent) + bank_of(rest, group.extent);
+        if sizes.selected {
+            let one = bank_of(1, group.extent) + rounded(sizes.memory) + rounded(sizes.pointers);
+            bank += group.objects as u64 * one;
+        } else {
+            let (whole, rest) = (group.objects / chunk, group.objects % chunk);
+            bank += whole as u64 * bank_of(chunk, group.extent) + bank_of(rest, group.extent);
+        }
         let (objects, extent) = together.entry(group.first).or_default();
         *objects += group.objects;
         *extent = extent.max(group.extent);

@@ -33,6 +33,7 @@ fn sizes() -> Sizes {
         decoded: 1 << 14,
         memory: 1 << 15,
         pointers: 100,
+        selected: false,
     }
 }
 
@@ -119,6 +120,7 @@ fn a_short_clip_recalls_less() {
         multimask_output_for_tracking: true,
         multimask_min_points: 0,
         multimask_max_points: 1,
+        memory_selection: None,
     };
     let extent = |prompted, frames| Extent::new(&policy, prompted, frames);
     assert_eq!(extent(1, 16), EXTENT);

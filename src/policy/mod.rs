@@ -7,9 +7,12 @@
 use std::collections::BTreeSet;
 
 pub mod follow;
+mod selection;
+
+pub use self::selection::memory_score;
 
 /// Parameters of the memory policy, from a bundle's manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parameters {
     /// Length of the temporal table: one row for conditioning frames, the others for the frames before.
     pub num_maskmem: usize,
@@ -25,6 +28,8 @@ pub struct Parameters {
     pub multimask_min_points: usize,
     /// Most points for which it chooses.
     pub multimask_max_points: usize,
+    /// Only tracked frames with a [`memory_score`] above this are recalled; `None` for all.
+    pub memory_selection: Option<f32>,
 }
 
 /// The frames that left something in an object's memory.
@@ -34,6 +39,8 @@ pub struct History {
     pub cond: Vec<usize>,
     /// Tracked frames; the tracker forgets those that no later frame can recall.
     pub tracked: BTreeSet<usize>,
+    /// Those of the tracked frames whose [`memory_score`] is not above [`Parameters::memory_selection`].
+    pub weak: BTreeSet<usize>,
 }
 
 /// One memory entry to attend to.
@@ -50,7 +57,7 @@ pub struct MemoryRef {
 pub struct PointerRef {
     /// The frame that left it.
     pub frame: usize,
-    /// How many frames before the current one.
+    /// How many frames before the current one; with [`Parameters::memory_selection`], how many of those that may be recalled.
     pub distance: usize,
 }
 
@@ -89,17 +96,6 @@ pub fn recall(
             time_row: parameters.num_maskmem - 1,
         })
         .collect();
-    for distance in (1..parameters.num_maskmem).rev() {
-        let Some(before) = frame.checked_sub(distance) else {
-            continue;
-        };
-        if history.tracked.contains(&before) || unselected.contains(&before) {
-            memories.push(MemoryRef {
-                frame: before,
-                time_row: distance - 1,
-            });
-        }
-    }
     let cond_pointers = history
         .cond
         .iter()
@@ -110,20 +106,43 @@ pub fn recall(
             })
         })
         .collect();
-    let pointers = (1..pointer_horizon(parameters, num_frames))
-        .map_while(|distance| {
-            frame.checked_sub(distance).map(|before| PointerRef {
-                frame: before,
-                distance,
-            })
-        })
-        .filter(|pointer| history.tracked.contains(&pointer.frame))
-        .collect();
+    let horizon = pointer_horizon(parameters, num_frames);
+    let (recent, pointers) = match parameters.memory_selection {
+        None => last_frames(parameters, history, frame, horizon, &unselected),
+        Some(_) => selection::recall(parameters, history, frame, horizon, &unselected),
+    };
+    memories.extend(recent);
     Recall {
         memories,
         cond_pointers,
         pointers,
     }
+}
+
+/// Memories and pointers of the frames just before, whatever their masks are like.
+fn last_frames(
+    parameters: &Parameters,
+    history: &History,
+    frame: usize,
+    horizon: usize,
+    unselected: &[usize],
+) -> (Vec<MemoryRef>, Vec<PointerRef>) {
+    let memories = (1..parameters.num_maskmem).rev().filter_map(|distance| {
+        let before = frame.checked_sub(distance)?;
+        let there = history.tracked.contains(&before) || unselected.contains(&before);
+        there.then_some(MemoryRef {
+            frame: before,
+            time_row: distance - 1,
+        })
+    });
+    let pointers = (1..horizon).filter_map(|distance| {
+        let before = frame.checked_sub(distance)?;
+        history.tracked.contains(&before).then_some(PointerRef {
+            frame: before,
+            distance,
+        })
+    });
+    (memories.collect(), pointers.collect())
 }
 
 /// Splits conditioning frames into those attended to and the rest: the closest before, the closest at or after, then
@@ -175,6 +194,10 @@ pub fn reachable(
             memory: recent || nearer < parameters.max_cond_frames,
             pointer: true,
         };
+    }
+    if parameters.memory_selection.is_some() {
+        let (memory, pointer) = selection::reachable(parameters, history, frame, next);
+        return Reachable { memory, pointer };
     }
     Reachable {
         memory: recent,

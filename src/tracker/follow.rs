@@ -113,6 +113,7 @@ impl Tracker {
     ) -> Result<(), TrackError> {
         let frame = view.frame;
         let graph_error = |source| TrackError::Graph { frame, source };
+        let weak = self.weak(predictions.decoded.iter().flat_map(|part| &part.masks));
         let mut cohorts = std::mem::take(&mut self.cohorts);
         for (cohort, decoded) in cohorts.iter_mut().zip(predictions.decoded) {
             let memory = self
@@ -148,7 +149,7 @@ impl Tracker {
         for cohort in &mut self.cohorts {
             cohort.forget(&self.spec.policy, frame + 1);
         }
-        Ok(())
+        self.select(frame, &weak).map_err(graph_error)
     }
 
     /// Memories of a cohort's objects, `[objects, tokens, channels]` in their order.

@@ -8,6 +8,7 @@ mod error;
 mod follow;
 mod model;
 mod points;
+mod selection;
 mod stages;
 
 use std::rc::Rc;
@@ -260,6 +261,8 @@ impl Tracker {
         for cohort in &mut self.cohorts {
             cohort.forget(&self.spec.policy, frame + 1);
         }
+        let weak = self.weak(&masks);
+        self.select(frame, &weak).map_err(graph_error)?;
         self.sort(&mut masks);
         Ok(FrameResult {
             frame,
@@ -541,6 +544,7 @@ impl Cohort {
         });
         let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();
         self.history.tracked.retain(|frame| held.contains(frame));
+        self.history.weak.retain(|frame| held.contains(frame));
     }
 }
 

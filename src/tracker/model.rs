@@ -192,6 +192,14 @@ impl ModelSpec {
                 expected: "sam2_memory_bank",
             });
         }
+        let selection = policy.memory_selection;
+        if let Some(threshold) = selection.filter(|threshold| !(0.0..1.0).contains(threshold)) {
+            return Err(TrackError::Unsupported {
+                field: "policy.memory_selection",
+                got: threshold.to_string(),
+                expected: "a threshold from 0 to less than 1",
+            });
+        }
         let element = |field, dtype: &DType| match dtype {
             DType::Float32 | DType::Float16 | DType::Bfloat16 => Ok(element_of(*dtype)),
             other => Err(TrackError::Unsupported {
@@ -230,6 +238,7 @@ impl ModelSpec {
                 multimask_output_for_tracking: policy.multimask_output_for_tracking,
                 multimask_min_points: policy.multimask_min_points as usize,
                 multimask_max_points: policy.multimask_max_points as usize,
+                memory_selection: selection.map(|threshold| threshold as f32),
             },
             slots: Slots {
                 memories: (policy.max_cond_frames + policy.num_maskmem) as usize - 1,

@@ -22,4 +22,5 @@ mod policy;
 mod prompts;
 mod proposals;
 mod scores;
+mod selection;
 mod tracker;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use snow_ort::policy::{
-    History, MemoryRef, Parameters, PointerRef, pointer_horizon, reachable, recall, use_multimask,
+    History, MemoryRef, Parameters, PointerRef, memory_score, pointer_horizon, reachable, recall,
+    use_multimask,
 };
 
 #[derive(Deserialize)]
@@ -44,6 +45,7 @@ impl GoldenParameters {
             multimask_output_for_tracking: true,
             multimask_min_points: 0,
             multimask_max_points: 1,
+            memory_selection: None,
         }
     }
 }
@@ -78,6 +80,7 @@ fn recalls_what_the_reference_recalls() {
             let history = History {
                 cond: one.cond.clone(),
                 tracked: one.tracked.clone(),
+                ..History::default()
             };
             let got = recall(&parameters, &history, one.frame, golden.num_frames);
             let place = format!(
@@ -180,4 +183,178 @@ fn several_masks_are_for_few_points_only() {
         ..parameters
     };
     assert!(!use_multimask(&none, true, 1));
+}
+
+/// Parameters of a small bank that recalls good frames only.
+fn selecting() -> Parameters {
+    let parameters = GoldenParameters {
+        num_maskmem: 4,
+        max_cond_frames: 2,
+        max_object_pointers: 6,
+    };
+    Parameters {
+        memory_selection: Some(0.01),
+        ..parameters.parameters()
+    }
+}
+
+/// Memories of tracked frames as (frame, row of the table), and pointers as (frame, distance).
+type Selected = (Vec<(usize, usize)>, Vec<(usize, usize)>);
+
+fn selected(history: &History, frame: usize, num_frames: usize) -> Selected {
+    let recalled = recall(&selecting(), history, frame, num_frames);
+    let memories = recalled.memories.iter();
+    let memories = memories.filter(|memory| !history.cond.contains(&memory.frame));
+    let pointers = recalled.pointers.iter();
+    (
+        memories
+            .map(|memory| (memory.frame, memory.time_row))
+            .collect(),
+        pointers
+            .map(|pointer| (pointer.frame, pointer.distance))
+            .collect(),
+    )
+}
+
+fn tracked(cond: &[usize], frames: std::ops::RangeInclusive<usize>, weak: &[usize]) -> History {
+    History {
+        cond: cond.to_vec(),
+        tracked: frames.collect(),
+        weak: weak.iter().copied().collect(),
+    }
+}
+
+#[test]
+fn a_memory_score_is_certainty_times_iou() {
+    assert_eq!(memory_score(-3.0, 0.9), 0.0);
+    assert_eq!(memory_score(0.0, 0.9), 0.0);
+    // A logit of ln 3 is a share of 3/4: half of the way from 1/2 to 1.
+    assert!((memory_score(3f32.ln(), 0.8) - 0.4).abs() < 1e-6);
+    assert!((memory_score(30.0, 0.8) - 0.8).abs() < 1e-6);
+}
+
+#[test]
+fn only_good_frames_are_recalled_by_their_place_among_them() {
+    // 9, 7, 4, 3 and 2 are the nearest five good ones; the oldest of them gives no pointer.
+    let history = tracked(&[0], 1..=9, &[5, 6, 8]);
+    let memories = vec![(4, 2), (7, 1), (9, 0)];
+    let pointers = vec![(9, 1), (7, 2), (4, 3), (3, 4)];
+    assert_eq!(selected(&history, 10, 100), (memories, pointers));
+    let cond = &recall(&selecting(), &history, 10, 100).memories[0];
+    assert_eq!((cond.frame, cond.time_row), (0, 3));
+
+    // The frame just before is recalled whatever it is like, as a sixth.
+    let history = tracked(&[0], 1..=9, &[9]);
+    let memories = vec![(7, 2), (8, 1), (9, 0)];
+    let pointers = vec![(9, 1), (8, 2), (7, 3), (6, 4), (5, 5)];
+    assert_eq!(selected(&history, 10, 100), (memories, pointers));
+
+    // Alone it gives no pointer.
+    let history = tracked(&[0], 1..=9, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(selected(&history, 10, 100), (vec![(9, 0)], vec![]));
+
+    // A good frame is recalled however long ago it was.
+    let weak: Vec<usize> = (3..=99).collect();
+    let history = tracked(&[0], 1..=99, &weak);
+    let memories = vec![(1, 2), (2, 1), (99, 0)];
+    assert_eq!(
+        selected(&history, 100, 200),
+        (memories, vec![(99, 1), (2, 2)])
+    );
+}
+
+#[test]
+fn the_first_frames_and_prompts_among_tracked_frames() {
+    let prompted = History {
+        cond: vec![0],
+        ..History::default()
+    };
+    assert_eq!(selected(&prompted, 1, 100), (vec![], vec![]));
+    assert_eq!(
+        selected(&tracked(&[0], 1..=1, &[]), 2, 100),
+        (vec![(1, 0)], vec![])
+    );
+    // A prompt takes the place of the frame just before, and nothing there.
+    let history = tracked(&[0, 9], 1..=8, &[]);
+    let pointers = vec![(8, 2), (7, 3), (6, 4), (5, 5)];
+    assert_eq!(
+        selected(&history, 10, 100),
+        (vec![(7, 2), (8, 1)], pointers)
+    );
+    // Later it takes none.
+    let mut history = history;
+    history.tracked.insert(10);
+    assert_eq!(selected(&history, 11, 100).0, [(7, 2), (8, 1), (10, 0)]);
+    // The length of a short clip bounds how many are looked for: 9 and 7 are the nearest two.
+    let history = tracked(&[0], 1..=9, &[8]);
+    let (memories, pointers) = selected(&history, 10, 3);
+    assert_eq!((memories, pointers), (vec![(7, 1), (9, 0)], vec![(9, 1)]));
+    // Without a selection, a weak frame is like any other.
+    let all = Parameters {
+        memory_selection: None,
+        ..selecting()
+    };
+    let plain = tracked(&[0], 1..=9, &[]);
+    assert_eq!(
+        recall(&all, &history, 10, 100),
+        recall(&all, &plain, 10, 100)
+    );
+}
+
+/// As `nothing_is_forgotten_too_early`, and what is forgotten makes no difference to what is recalled.
+#[test]
+fn no_good_frame_is_forgotten_too_early() {
+    let parameters = selecting();
+    let frames = 10_u32;
+    for bits in 0..1_u32 << (2 * (frames - 1)) {
+        // A prompt on every fourth combination only: there are many.
+        let (weak, prompts) = (bits << 1, (bits >> (frames - 1)) << 1 | 1);
+        if prompts.count_ones() > 3 {
+            continue;
+        }
+        let (mut whole, mut held) = (History::default(), History::default());
+        let mut memories = BTreeSet::new();
+        let mut pointers = BTreeSet::new();
+        for frame in 0..frames as usize {
+            let wanted = recall(&parameters, &whole, frame, frames as usize);
+            let place = format!("{prompts:b} {weak:b} {frame}");
+            assert_eq!(
+                recall(&parameters, &held, frame, frames as usize),
+                wanted,
+                "{place}"
+            );
+            assert!(
+                wanted.memories.iter().all(|m| memories.contains(&m.frame)),
+                "{place}"
+            );
+            let mut used = wanted.pointers.iter().chain(&wanted.cond_pointers);
+            assert!(used.all(|p| pointers.contains(&p.frame)), "{place}");
+            for history in [&mut whole, &mut held] {
+                if prompts >> frame & 1 == 1 {
+                    history.cond.push(frame);
+                } else {
+                    history.tracked.insert(frame);
+                    if weak >> frame & 1 == 1 {
+                        history.weak.insert(frame);
+                    }
+                }
+            }
+            memories.insert(frame);
+            pointers.insert(frame);
+            let kept = held.clone();
+            let keep = |frame_: &usize| reachable(&parameters, &kept, *frame_, frame + 1);
+            memories.retain(|frame| keep(frame).memory);
+            pointers.retain(|frame| keep(frame).pointer);
+            held.tracked
+                .retain(|frame| memories.contains(frame) || pointers.contains(frame));
+            held.weak.retain(|frame| held.tracked.contains(frame));
+            // One more than without a selection: the frame just before.
+            let most = parameters.num_maskmem + parameters.max_cond_frames;
+            assert!(
+                memories.len() <= most,
+                "{place}: {} memories",
+                memories.len()
+            );
+        }
+    }
 }

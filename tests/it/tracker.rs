@@ -41,6 +41,7 @@ fn spec() -> ModelSpec {
             multimask_output_for_tracking: true,
             multimask_min_points: 0,
             multimask_max_points: 1,
+            memory_selection: None,
         },
         slots: Slots {
             memories: 4,

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::ab::require::METRICS;
 use crate::ab::variant::Variant;
-use crate::cli::args::{PromptArgs, RuntimeArgs, one_or_more};
+use crate::cli::args::{PolicyArgs, PromptArgs, RuntimeArgs, one_or_more};
 
 const AB_HELP: &str = "\
 Variants (--variant NAME=DIR[,KEY=VALUE…]):
@@ -84,6 +84,9 @@ pub(in crate::cli) struct AbArgs {
     pub page_frames: usize,
 
     #[command(flatten)]
+    pub policy: PolicyArgs,
+
+    #[command(flatten)]
     pub runtime: RuntimeArgs,
 
     /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
@@ -110,6 +113,7 @@ pub(in crate::cli) struct AbArgs {
 /// How a variant is run: its own words first, then those for all.
 #[derive(Debug, Clone)]
 pub(super) struct Manner {
+    pub policy: PolicyArgs,
     pub runtime: RuntimeArgs,
     pub chunk: Option<NonZeroUsize>,
     pub mem_limit: Option<u64>,
@@ -120,6 +124,7 @@ impl Manner {
     pub fn of(variant: &Variant, args: &AbArgs) -> Self {
         let all = &args.runtime;
         Self {
+            policy: args.policy,
             runtime: RuntimeArgs {
                 provider: variant.provider.unwrap_or(all.provider),
                 device_id: variant.device_id.unwrap_or(all.device_id),

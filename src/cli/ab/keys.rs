@@ -112,6 +112,9 @@ pub(super) fn add_variant(key: &mut Key, model: &Path, manner: &Manner) -> Resul
             runtime.cuda_options
         ),
     );
+    for argument in manner.policy.arguments() {
+        key.add("policy", &argument);
+    }
     // One that is not found is an error of the run.
     if let Ok(found) = library::find(runtime.ort_lib.as_deref()) {
         let path = found.path.canonicalize().unwrap_or(found.path);

@@ -75,6 +75,7 @@ pub(super) fn make(
     }
     let manner = &contender.manner;
     command.args(manner.runtime.arguments(manner.chunk, manner.mem_limit));
+    command.args(manner.policy.arguments());
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -70,6 +70,7 @@ pub(super) fn make(
         command.arg("--frames").arg(length.asked().to_string());
         let manner = &contender.manner;
         command.args(manner.runtime.arguments(manner.chunk, manner.mem_limit));
+        command.args(manner.policy.arguments());
         Entry {
             name: contender.variant.name.clone(),
             command,
