@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod follower;
 pub mod graph;
 pub mod ground_truth;
+pub mod matching;
 pub mod media;
 pub mod metrics;
 pub mod output;

@@ -1,5 +1,7 @@
 //! What a run leaves behind besides masks: `run.json` (the whole run) and `tracks.json` (every object on every frame).
 
+mod scores;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Lines, Write};
 use std::path::{Path, PathBuf};
@@ -8,10 +10,13 @@ use serde::{Deserialize, Serialize};
 
 mod found;
 mod model;
+mod scores;
 
 pub use self::found::{DetectorReport, FoundReport, TextReport};
 pub use self::model::ModelReport;
-use crate::metrics::Means;
+pub use self::scores::{
+    FrameScore, MeanScores, OBJECTS_BY_ID, OBJECTS_BY_OVERLAP, ObjectScores, ScoresReport,
+};
 use crate::tracker::Prompt;
 
 /// Version of the layout of run.json and tracks.json.
@@ -116,77 +121,6 @@ pub struct CopiesReport {
     pub to_device_bytes: u64,
     /// Mask logits and scores.
     pub to_host_bytes: u64,
-}
-
-/// J and F of a run against ground truth, 0 to 1, as in DAVIS 2017.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoresReport {
-    /// The folder of index PNGs.
-    pub ground_truth: String,
-    /// How PNGs were matched with frames: `name` (of the input's images) or `number`.
-    pub matched_by: String,
-    /// Tracked frames that are annotated.
-    pub annotated_frames: u64,
-    /// Means over the objects, each with the same weight; null when none has a frame that counts.
-    pub overall: Option<MeanScores>,
-    /// The objects that the ground truth shows, by id.
-    pub objects: Vec<ObjectScores>,
-    /// Tracked objects that the ground truth never shows.
-    pub not_scored: Vec<u32>,
-}
-
-/// The scores of one object.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ObjectScores {
-    /// The object's id.
-    pub object: u32,
-    /// False when it had no prompt; its masks then count as empty.
-    pub tracked: bool,
-    /// Frames that count: the annotated ones after the object's first prompt, or, when it is not tracked, from the first
-    /// that shows it on.
-    pub frames: u64,
-    /// Means over these frames; null when there are none.
-    pub mean: Option<MeanScores>,
-    /// Each of these frames.
-    pub per_frame: Vec<FrameScore>,
-}
-
-/// Means of J and F.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MeanScores {
-    /// Region: mean intersection over union.
-    pub j: f64,
-    /// Share of the frames with J above 0.5.
-    pub j_recall: f64,
-    /// Boundary: mean F-measure.
-    pub f: f64,
-    /// Share of the frames with F above 0.5.
-    pub f_recall: f64,
-    /// The mean of J and F.
-    pub j_and_f: f64,
-}
-
-impl From<Means> for MeanScores {
-    fn from(means: Means) -> Self {
-        Self {
-            j: means.j,
-            j_recall: means.j_recall,
-            f: means.f,
-            f_recall: means.f_recall,
-            j_and_f: means.j_and_f(),
-        }
-    }
-}
-
-/// One object on one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct FrameScore {
-    /// The frame.
-    pub frame: u64,
-    /// Intersection over union.
-    pub j: f64,
-    /// F-measure of the outlines.
-    pub f: f64,
 }
 
 /// The source of a run.

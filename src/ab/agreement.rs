@@ -31,9 +31,10 @@ pub struct Agreement {
 /// How one object's masks agree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObjectAgreement {
-    /// The object's id.
+    /// The object's id in the baseline.
     pub object: u32,
-    /// Mean IoU over the frames from its first prompt on.
+    /// Mean IoU over the frames from its first prompt on; of an object that was found, over the frames on which either of
+    /// the two runs shows it.
     pub iou: f64,
     /// The lowest.
     pub worst_iou: f64,
@@ -110,7 +111,7 @@ pub fn compare(baseline: TracksReader, other: TracksReader) -> Result<Option<Agr
 }
 
 /// Intersection over union of two masks; 1 if both are empty.
-fn iou(one: &Rle, other: &Rle) -> Result<f64, String> {
+pub(super) fn iou(one: &Rle, other: &Rle) -> Result<f64, String> {
     if one.size != other.size {
         return Err(format!(
             "masks of {:?} and {:?} pixels",
@@ -127,7 +128,7 @@ fn iou(one: &Rle, other: &Rle) -> Result<f64, String> {
 }
 
 impl ObjectAgreement {
-    fn empty(object: u32) -> Self {
+    pub(super) fn empty(object: u32) -> Self {
         Self {
             object,
             iou: 0.0,

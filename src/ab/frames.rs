@@ -4,10 +4,29 @@ use std::collections::BTreeMap;
 
 use super::report::{ShownFrame, VariantReport, Worst};
 
-/// Where variants agree least with the baseline, frame by frame.
+/// Where variants agree least with the baseline, frame by frame. Of an object that one of them did not find at all, that is
+/// the first frame that shows it.
 pub fn worst_per_frame(variants: &[VariantReport]) -> BTreeMap<u64, Worst> {
     let mut worst: BTreeMap<u64, Worst> = BTreeMap::new();
     for variant in variants {
+        let texts = variant.finds.iter().flat_map(|finds| &finds.texts);
+        for object in texts.flat_map(|text| &text.objects) {
+            // One that both found is among those that are compared frame by frame.
+            let alone = match (object.object, object.variant_object) {
+                (Some(id), None) => object.first_frame.map(|frame| (id, frame, false)),
+                (None, Some(id)) => object.variant_first_frame.map(|frame| (id, frame, true)),
+                _ => None,
+            };
+            if let Some((object, frame, of_variant)) = alone {
+                let nothing = Worst {
+                    variant: variant.name.clone(),
+                    object,
+                    of_variant,
+                    iou: 0.0,
+                };
+                worst.insert(frame, nothing);
+            }
+        }
         let objects = variant
             .agreement
             .iter()
@@ -17,6 +36,7 @@ pub fn worst_per_frame(variants: &[VariantReport]) -> BTreeMap<u64, Worst> {
                 let here = || Worst {
                     variant: variant.name.clone(),
                     object: object.object,
+                    of_variant: false,
                     iou: frame.iou,
                 };
                 let known = worst.entry(frame.frame).or_insert_with(here);
@@ -80,6 +100,7 @@ mod tests {
         let worst = |iou| Worst {
             variant: "b".to_owned(),
             object: 1,
+            of_variant: false,
             iou,
         };
         ious.into_iter()

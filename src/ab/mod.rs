@@ -6,7 +6,9 @@
 
 pub mod agreement;
 mod chart;
+pub mod finds;
 pub mod frames;
+pub mod numbers;
 pub mod page;
 pub mod picture;
 pub mod report;
@@ -14,6 +16,7 @@ pub mod require;
 pub mod table;
 pub mod variant;
 pub mod verdict;
+mod warnings;
 
 use std::path::PathBuf;
 

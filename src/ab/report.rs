@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::agreement::Agreement;
+use super::finds::{Finds, TextFound};
 use super::verdict::Verdict;
 use crate::bench::machine::Machine;
 use crate::bench::report::ArmReport;
 use crate::bench::stats::Ratio;
-use crate::report::{MeanScores, ModelReport, PromptReport, RuntimeReport, ScoresReport};
+use crate::report::{
+    MeanScores, ModelReport, OBJECTS_BY_OVERLAP, PromptReport, RuntimeReport, ScoresReport,
+};
 
 /// Version of the layout of report.json.
 pub const AB_VERSION: u32 = 1;
@@ -27,7 +30,10 @@ pub struct AbReport {
     pub clip: ClipReport,
     /// The prompts, merged by frame and object.
     pub prompts: Vec<PromptReport>,
-    /// Objects that are followed.
+    /// What was looked for; empty where prompts said which objects to follow.
+    #[serde(default)]
+    pub texts: Vec<String>,
+    /// Objects that are followed: those with prompts, or those that the baseline found.
     pub objects: u64,
     /// The folder of ground truth; null without one.
     pub ground_truth: Option<String>,
@@ -82,8 +88,13 @@ pub struct VariantReport {
     pub error: Option<String>,
     /// Its run over the whole clip; null if that failed.
     pub run: Option<VariantRun>,
-    /// Its agreement with the baseline; null for the baseline itself, and if either failed.
+    /// Its agreement with the baseline; null for the baseline itself, if either failed, and if they found no object in
+    /// common.
     pub agreement: Option<Agreement>,
+    /// What it found for the texts, beside what the baseline found; null without texts, for the baseline itself, and if
+    /// either failed.
+    #[serde(default)]
+    pub finds: Option<Finds>,
     /// Its times and memory, warm, with raw samples; null if it could not be timed.
     pub timing: Option<ArmReport>,
     /// The baseline's time of a frame divided by this one's, round by round: above 1 is faster. Null for the baseline itself,
@@ -105,6 +116,9 @@ pub struct VariantRun {
     pub fps: f64,
     /// Greatest resident memory of its process in bytes.
     pub peak_memory_bytes: Option<u64>,
+    /// What it found for each text; empty without texts.
+    #[serde(default)]
+    pub texts: Vec<TextFound>,
     /// Its scores against ground truth; null without that.
     pub scores: Option<ScoresReport>,
     /// Objects that are lost to the ground truth: J below 0.5 from some frame to the end.
@@ -147,9 +161,12 @@ pub struct ShownFrame {
 pub struct Worst {
     /// The variant.
     pub variant: String,
-    /// The object's id.
+    /// The object's id: the baseline's, or the variant's own for one that the baseline did not find.
     pub object: u32,
-    /// The IoU of its mask with the baseline's.
+    /// Whether the id is the variant's own, as the baseline did not find the object.
+    #[serde(default)]
+    pub of_variant: bool,
+    /// The IoU of its mask with the baseline's; 0 where one of them does not show it.
     pub iou: f64,
 }
 
@@ -157,6 +174,22 @@ impl VariantReport {
     /// Its means against ground truth, if it has them.
     pub fn means(&self) -> Option<&MeanScores> {
         self.run.as_ref()?.scores.as_ref()?.overall.as_ref()
+    }
+
+    /// Objects that it found for the texts; `None` without texts, and if it failed.
+    pub fn found(&self) -> Option<u64> {
+        let texts = &self.run.as_ref()?.texts;
+        let objects = texts.iter().map(|text| text.objects.len() as u64);
+        (!texts.is_empty()).then(|| objects.sum())
+    }
+
+    /// Against ground truth: its objects that the run did not find, and the run's that it does not show. `None` unless
+    /// the run found its objects itself.
+    pub fn missed_and_extra(&self) -> Option<[u64; 2]> {
+        let scores = self.run.as_ref()?.scores.as_ref()?;
+        let missed = scores.objects.iter().filter(|object| !object.tracked);
+        (scores.objects_by == OBJECTS_BY_OVERLAP)
+            .then(|| [missed.count() as u64, scores.not_scored.len() as u64])
     }
 
     /// What is run, for people: `snow-tiny 336 px fp16 on cpu`.

@@ -22,6 +22,12 @@ enum Kind {
     Relative,
     /// Needs ground truth.
     Scored,
+    /// Needs texts.
+    Found,
+    /// Needs texts, and compares with the baseline.
+    FoundRelative,
+    /// Needs texts and ground truth.
+    FoundScored,
     /// A number of its own.
     Plain,
     /// A number of bytes.
@@ -40,7 +46,7 @@ macro_rules! metric {
 }
 
 /// All metrics, in the order of the help.
-pub const METRICS: [Metric; 17] = [
+pub const METRICS: [Metric; 24] = [
     metric!(
         "iou",
         Relative,
@@ -73,6 +79,48 @@ pub const METRICS: [Metric; 17] = [
             run.scores.as_ref()?;
             Some(run.lost.len() as f64)
         }
+    ),
+    metric!(
+        "objects",
+        Found,
+        "objects that it found for the texts",
+        |v| Some(v.found()? as f64)
+    ),
+    metric!(
+        "found",
+        FoundRelative,
+        "objects of the baseline that it found too",
+        |v| Some(v.finds.as_ref()?.found as f64)
+    ),
+    metric!(
+        "missed",
+        FoundRelative,
+        "objects of the baseline that it did not find",
+        |v| Some(v.finds.as_ref()?.missed as f64)
+    ),
+    metric!(
+        "extra",
+        FoundRelative,
+        "its objects that the baseline did not find",
+        |v| Some(v.finds.as_ref()?.extra as f64)
+    ),
+    metric!(
+        "differ",
+        FoundRelative,
+        "frames on which one of them shows an object that the other does not show there",
+        |v| Some(v.finds.as_ref()?.differing_frames as f64)
+    ),
+    metric!(
+        "gt_missed",
+        FoundScored,
+        "objects of the ground truth that it did not find",
+        |v| Some(v.missed_and_extra()?[0] as f64)
+    ),
+    metric!(
+        "gt_extra",
+        FoundScored,
+        "its objects that the ground truth does not show",
+        |v| Some(v.missed_and_extra()?[1] as f64)
     ),
     metric!(
         "speedup",
@@ -152,7 +200,16 @@ pub struct Requirement {
     bound: f64,
 }
 
-/// Reads requirements, with spaces or commas between them; `scored` says whether there is ground truth.
+/// What a comparison has that some metrics need.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given {
+    /// Ground truth.
+    pub truth: bool,
+    /// Texts, for which objects are found.
+    pub texts: bool,
+}
+
+/// Reads requirements, with spaces or commas between them.
 ///
 /// # Errors
 /// [`AbError::Requirement`] for one that is not understood, a variant or a metric that does not exist, and one that can
@@ -160,7 +217,7 @@ pub struct Requirement {
 pub fn parse(
     texts: &[String],
     variants: &[Variant],
-    scored: bool,
+    given: Given,
 ) -> Result<Vec<Requirement>, AbError> {
     let pieces = texts.iter().flat_map(|text| {
         let pieces = text.split(|c: char| c.is_whitespace() || c == ',');
@@ -168,7 +225,7 @@ pub fn parse(
     });
     pieces
         .map(|text| {
-            one(text, variants, scored).map_err(|detail| AbError::Requirement {
+            one(text, variants, given).map_err(|detail| AbError::Requirement {
                 text: text.to_owned(),
                 detail,
             })
@@ -176,7 +233,7 @@ pub fn parse(
         .collect()
 }
 
-fn one(text: &str, variants: &[Variant], scored: bool) -> Result<Requirement, String> {
+fn one(text: &str, variants: &[Variant], given: Given) -> Result<Requirement, String> {
     const FORM: &str =
         "expected VARIANT.NAME and >=, <=, > or < and a number without spaces, such as b.iou>=0.97";
     let found = ORDERS.iter().find_map(|(sign, order)| {
@@ -202,13 +259,17 @@ fn one(text: &str, variants: &[Variant], scored: bool) -> Result<Requirement, St
                 names.join(", ")
             )
         })?;
-    if metric.kind == Kind::Relative && variants.first().is_some_and(|first| first.name == variant)
-    {
+    let relative = matches!(metric.kind, Kind::Relative | Kind::FoundRelative);
+    if relative && variants.first().is_some_and(|first| first.name == variant) {
         return Err(format!(
             "{variant} is the baseline, with which {name} compares; require it of another variant"
         ));
     }
-    if metric.kind == Kind::Scored && !scored {
+    let found = [Kind::Found, Kind::FoundRelative, Kind::FoundScored];
+    if found.contains(&metric.kind) && !given.texts {
+        return Err(format!("{name} needs texts; give --text, or leave it out"));
+    }
+    if matches!(metric.kind, Kind::Scored | Kind::FoundScored) && !given.truth {
         return Err(format!(
             "{name} needs ground truth; give --gt DIR, or leave it out"
         ));
@@ -261,7 +322,7 @@ impl Requirement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ab::verdict::tests::{agreeing, report, timed};
+    use crate::ab::verdict::tests::{agreeing, finding, report, timed};
 
     fn variants() -> Vec<Variant> {
         ["a=m", "b=m"]
@@ -275,7 +336,7 @@ mod tests {
             "b.iou>=0.97 b.speedup>1.3,".to_owned(),
             "a.resident<=2MiB".to_owned(),
         ];
-        let all = parse(&texts, &variants(), false).unwrap();
+        let all = parse(&texts, &variants(), Given::default()).unwrap();
         let mut a = timed("a", &[2.0; 4]);
         a.timing.as_mut().unwrap().peak_resident_bytes = Some(2 << 20);
         let b = agreeing(timed("b", &[1.0; 4]), 0.96);
@@ -290,13 +351,13 @@ mod tests {
         let edge = parse(
             &["b.speedup>2 b.device<9GiB".to_owned()],
             &variants(),
-            false,
+            Given::default(),
         )
         .unwrap();
         assert!(edge.iter().all(|one| !one.judge(&report).met));
         assert_eq!(edge[1].shown(None), "not known");
         assert!(
-            parse(&["b.speedup>=2".to_owned()], &variants(), false).unwrap()[0]
+            parse(&["b.speedup>=2".to_owned()], &variants(), Given::default()).unwrap()[0]
                 .judge(&report)
                 .met
         );
@@ -317,8 +378,10 @@ mod tests {
             ("b.arena<=big", "expected a size"),
             ("a.iou>=1", "a is the baseline"),
             ("b.jf>=0.9", "--gt"),
+            ("b.missed<=0", "--text"),
+            ("b.objects>=1", "--text"),
         ] {
-            let message = parse(&[text.to_owned()], &variants(), false)
+            let message = parse(&[text.to_owned()], &variants(), Given::default())
                 .unwrap_err()
                 .to_string();
             assert!(
@@ -326,6 +389,38 @@ mod tests {
                 "{message}"
             );
         }
-        assert!(parse(&["b.jf>=0.9".to_owned()], &variants(), true).is_ok());
+        let truth = Given {
+            truth: true,
+            texts: false,
+        };
+        assert!(parse(&["b.jf>=0.9".to_owned()], &variants(), truth).is_ok());
+    }
+
+    #[test]
+    fn what_was_found_can_be_required() {
+        let given = Given {
+            truth: false,
+            texts: true,
+        };
+        let ask = |text: &str| parse(&[text.to_owned()], &variants(), given);
+        let b = finding(agreeing(timed("b", &[1.0; 4]), 0.96), [2, 1, 0]);
+        let report = report(vec![timed("a", &[2.0; 4]), b]);
+        for (text, met) in [
+            ("b.missed<=0", false),
+            ("b.missed<=1", true),
+            ("b.extra<=0", true),
+            ("b.found>=2", true),
+            ("b.differ<1", false),
+        ] {
+            let judged = ask(text).unwrap()[0].judge(&report);
+            assert_eq!(judged.met, met, "{judged:?}");
+        }
+        for (text, word) in [
+            ("a.missed<=0", "a is the baseline"),
+            ("b.gt_missed<=0", "--gt"),
+        ] {
+            let message = ask(text).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
     }
 }

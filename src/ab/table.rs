@@ -7,13 +7,21 @@ use crate::size;
 /// One row a variant, below a header. Columns that no variant fills are left out.
 pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     type Cell = fn(&VariantReport) -> Option<String>;
-    let columns: [(&str, Cell); 13] = [
+    let columns: [(&str, Cell); 19] = [
         ("px", |v| Some(v.run.as_ref()?.model.resolution.to_string())),
         ("precision", |v| {
             Some(v.run.as_ref()?.model.precision.clone())
         }),
         ("on", |v| Some(v.provider.clone())),
         ("J&F", |v| Some(format!("{:.3}", v.means()?.j_and_f))),
+        ("gt missed", |v| Some(v.missed_and_extra()?[0].to_string())),
+        ("gt extra", |v| Some(v.missed_and_extra()?[1].to_string())),
+        ("objects", |v| Some(v.found()?.to_string())),
+        ("missed", |v| Some(v.finds.as_ref()?.missed.to_string())),
+        ("extra", |v| Some(v.finds.as_ref()?.extra.to_string())),
+        ("differ", |v| {
+            Some(v.finds.as_ref()?.differing_frames.to_string())
+        }),
         ("IoU", |v| Some(format!("{:.3}", v.agreement.as_ref()?.iou))),
         ("worst", |v| {
             Some(format!("{:.3}", v.agreement.as_ref()?.worst_iou))
@@ -51,6 +59,18 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     rows
 }
 
+/// What is followed: `4 objects`, or `"bear", "a dog"`.
+pub(super) fn followed(report: &AbReport) -> String {
+    if !report.texts.is_empty() {
+        let texts = report.texts.iter().map(|text| format!("{text:?}"));
+        return texts.collect::<Vec<_>>().join(", ");
+    }
+    match report.objects {
+        1 => "1 object".to_owned(),
+        objects => format!("{objects} objects"),
+    }
+}
+
 /// The whole text: machine, protocol, table, failures, warnings, requirements and the verdict.
 pub fn render(report: &AbReport, style: Style) -> String {
     let protocol = &report.protocol;
@@ -60,10 +80,7 @@ pub fn render(report: &AbReport, style: Style) -> String {
         report.snow_ort,
         report.clip.path,
         report.clip.frames,
-        match report.objects {
-            1 => "1 object".to_owned(),
-            objects => format!("{objects} objects"),
-        },
+        followed(report),
         protocol.warm_frames,
         protocol.rounds,
         protocol.block_frames,

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::Agreement;
+use super::finds::Finds;
 use super::report::VariantReport;
+use super::warnings;
 use crate::bench::stats::Ratio;
 
 /// As good as the best: J&F at most this much below it.
@@ -10,9 +13,6 @@ pub const J_AND_F_MARGIN: f64 = 0.01;
 
 /// Without ground truth, as good as the baseline: a mean IoU with it of at least this, and no object lost.
 pub const ENOUGH_IOU: f64 = 0.95;
-
-/// Rounds of one variant that are further apart than this ratio say that the machine did something else as well.
-const QUIET: f64 = 1.25;
 
 /// Which variant to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,10 +29,10 @@ pub struct Verdict {
 
 /// The verdict on variants, of which the first is the baseline: among those whose masks are good enough, the one that
 /// takes least time. With ground truth, good enough is a J&F of at most [`J_AND_F_MARGIN`] below the best; without it, a mean
-/// IoU with the baseline of [`ENOUGH_IOU`] and no object lost. Where the difference in time is smaller than the noise, the
+/// IoU with the baseline of [`ENOUGH_IOU`] and no object lost, and where texts say what to find, the same objects. Where the difference in time is smaller than the noise, the
 /// baseline, else the better masks.
 pub fn verdict(variants: &[VariantReport]) -> Verdict {
-    let warnings = warnings(variants);
+    let warnings = warnings::warnings(variants);
     let usable: Vec<&VariantReport> = variants
         .iter()
         .filter(|variant| variant.error.is_none())
@@ -88,14 +88,22 @@ fn good_enough<'a>(
     if baseline.error.is_some() {
         return usable.to_vec();
     }
-    let enough = |variant: &&&VariantReport| {
-        variant.name == baseline.name
-            || variant
-                .agreement
-                .as_ref()
-                .is_some_and(|a| a.iou >= ENOUGH_IOU && a.objects_lost == 0)
-    };
+    let enough =
+        |variant: &&&VariantReport| variant.name == baseline.name || nearly_the_same(variant);
     usable.iter().filter(enough).copied().collect()
+}
+
+/// Whether a variant's masks are those of the baseline, of the same objects.
+fn nearly_the_same(variant: &VariantReport) -> bool {
+    let finds = variant.finds.as_ref();
+    if finds.is_some_and(|finds| finds.missed + finds.extra > 0) {
+        return false;
+    }
+    match &variant.agreement {
+        Some(alike) => alike.iou >= ENOUGH_IOU && alike.objects_lost == 0,
+        // Where both found nothing there is nothing to disagree about.
+        None => finds.is_some(),
+    }
 }
 
 fn best_of_equals<'a>(
@@ -154,6 +162,11 @@ fn sentence(
     format!("Run {what}: {time}, {quality}.")
 }
 
+/// A number of things, in words.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn time_text(variant: &VariantReport, baseline: &VariantReport) -> String {
     match &variant.speedup {
         None => "its time is not known".to_owned(),
@@ -170,13 +183,36 @@ fn time_text(variant: &VariantReport, baseline: &VariantReport) -> String {
 }
 
 fn quality_text(variant: &VariantReport, baseline: &VariantReport) -> String {
+    let masks = |agreement: &Agreement| {
+        format!(
+            "its masks agree with a mean IoU of {:.3} (at worst {:.3})",
+            agreement.iou, agreement.worst_iou
+        )
+    };
+    let found = variant.finds.as_ref().map(found_text);
     match (j_and_f(variant), j_and_f(baseline), &variant.agreement) {
         (Some(ours), Some(theirs), _) => format!("with J&F {ours:.3} against {theirs:.3}"),
-        (_, _, Some(agreement)) => format!(
-            "and its masks agree with a mean IoU of {:.3} (at worst {:.3})",
-            agreement.iou, agreement.worst_iou
-        ),
+        (_, _, Some(agreement)) => match found {
+            Some(found) => format!("it finds {found}, and {}", masks(agreement)),
+            None => format!("and {}", masks(agreement)),
+        },
+        (_, _, None) if found.is_some() => format!("it finds {}", found.unwrap_or_default()),
         _ => "and how good its masks are is not known".to_owned(),
+    }
+}
+
+/// What a variant finds of the baseline's objects: `3 of 4 objects and 1 more`.
+pub(super) fn found_text(finds: &Finds) -> String {
+    let all = finds.found + finds.missed;
+    let more = match finds.extra {
+        0 => String::new(),
+        extra => format!(" and {extra} more"),
+    };
+    match (all, finds.missed) {
+        (0, _) if finds.extra == 0 => "nothing either".to_owned(),
+        (0, _) => format!("{} where nothing was found", counted(finds.extra, "object")),
+        (_, 0) => format!("the same {}{more}", counted(all, "object")),
+        _ => format!("{} of {}{more}", finds.found, counted(all, "object")),
     }
 }
 
@@ -202,53 +238,6 @@ fn faster_still(
         time_text(fastest, baseline),
         quality_text(fastest, baseline)
     ))
-}
-
-fn warnings(variants: &[VariantReport]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for variant in variants {
-        if let Some(error) = &variant.error {
-            warnings.push(format!("{} failed: {error}", variant.name));
-        }
-    }
-    let Some(baseline) = variants.first() else {
-        return warnings;
-    };
-    for variant in &variants[1..] {
-        if let Some(ratio) = variant.speedup.as_ref().filter(|ratio| ratio.is_noise()) {
-            warnings.push(format!(
-                "{} against {}: the noise is larger than the difference in time (speedup {:.2}, 95% interval {:.2} to {:.2}); close other programs, or raise --rounds",
-                variant.name, baseline.name, ratio.median, ratio.low, ratio.high
-            ));
-        }
-    }
-    // The one that shows it most: all of them have their turns at the same moments.
-    let unrest = variants.iter().filter_map(|variant| {
-        let rounds = variant.timing.as_ref()?.round_seconds();
-        let least = rounds.iter().copied().reduce(f64::min)?;
-        let most = rounds.iter().copied().reduce(f64::max)?;
-        Some((most / least, least, most, variant.name.as_str()))
-    });
-    let worst = unrest.max_by(|a, b| a.0.total_cmp(&b.0));
-    if let Some((ratio, least, most, name)) = worst.filter(|(ratio, ..)| *ratio > QUIET) {
-        warnings.push(format!(
-            "the machine was not quiet: rounds of {name} took {:.2} times as long as others ({} to {} a frame); ratios are taken within rounds and suffer less than times do",
-            ratio,
-            crate::bench::table::seconds(least),
-            crate::bench::table::seconds(most),
-        ));
-    }
-    let runs = || variants.iter().filter_map(|variant| variant.run.as_ref());
-    if runs().any(|run| run.model.random_weights) {
-        warnings.push("weights are random: the masks mean nothing".to_owned());
-    }
-    if runs().next().is_some() && runs().all(|run| run.scores.is_none()) {
-        warnings.push(format!(
-            "without ground truth (--gt) it is only known how far masks agree with those of {}, not which are right",
-            baseline.name
-        ));
-    }
-    warnings
 }
 
 #[cfg(test)]
@@ -316,10 +305,12 @@ pub(super) mod tests {
                 runtime,
                 fps: 1.0,
                 peak_memory_bytes: None,
+                texts: Vec::new(),
                 scores: None,
                 lost: Vec::new(),
             }),
             agreement: None,
+            finds: None,
             timing: ArmReport::new(name, first, seconds.iter().map(frame).collect()),
             speedup: None,
         }
@@ -352,6 +343,7 @@ pub(super) mod tests {
         variant.run.as_mut().unwrap().scores = Some(ScoresReport {
             ground_truth: "gt".to_owned(),
             matched_by: "number".to_owned(),
+            objects_by: crate::report::OBJECTS_BY_ID.to_owned(),
             annotated_frames: 2,
             overall: Some(overall),
             objects: Vec::new(),
@@ -490,6 +482,40 @@ pub(super) mod tests {
             "{found:?}"
         );
         assert_eq!(found.warnings[0], "b failed: out of memory");
+    }
+
+    /// With what it found of the baseline's objects.
+    pub fn finding(mut variant: VariantReport, [found, missed, extra]: [u64; 3]) -> VariantReport {
+        variant.finds = Some(Finds {
+            found,
+            missed,
+            extra,
+            differing_frames: missed + extra,
+            texts: Vec::new(),
+        });
+        variant
+    }
+
+    #[test]
+    fn a_variant_that_finds_other_objects_is_not_good_enough() {
+        let a = || timed("a", &[4.0; 4]);
+        let b = |finds| finding(agreeing(timed("b", &[2.0; 4]), 0.99), finds);
+        decides(
+            vec![a(), b([3, 0, 0])],
+            Some("b"),
+            &["it finds the same 3 objects, and its masks agree"],
+        );
+        let also = |finds| {
+            let found = decides(vec![a(), b(finds)], Some("a"), &["Stay with a"]);
+            found.also.unwrap()
+        };
+        assert!(also([2, 1, 0]).contains("it finds 2 of 3 objects, and"));
+        assert!(also([3, 0, 1]).contains("it finds the same 3 objects and 1 more, and"));
+        // Without an object in common.
+        let alone = finding(timed("b", &[2.0; 4]), [0, 1, 2]);
+        decides(vec![a(), alone], Some("a"), &["Stay with a"]);
+        let nothing = finding(timed("b", &[2.0; 4]), [0, 0, 0]);
+        decides(vec![a(), nothing], Some("b"), &["it finds nothing either"]);
     }
 
     #[test]

@@ -109,7 +109,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         manifest.policy.max_object_pointers as usize,
     )?;
     let scorer = match truth {
-        Some(truth) => Some(Scorer::plan(truth, &prompts.first_frames())?),
+        Some(truth) if args.text.texts.is_empty() => {
+            Some(Scorer::plan(truth, &prompts.first_frames())?)
+        }
+        Some(truth) => Some(Scorer::matching(truth)?),
         None => None,
     };
 

@@ -1,19 +1,26 @@
 //! The scores of a run against ground truth: which objects count on which frames, and what is said about it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use super::counted;
 use crate::ground_truth::{GroundTruth, GroundTruthError};
-use crate::metrics::{IGNORED, Means, Score, score_frame};
-use crate::report::{FrameScore, MeanScores, ObjectScores, ScoresReport};
+use crate::matching::Matcher;
+use crate::media::index_png::read_index_png;
+use crate::metrics::{IGNORED, Means, Overlaps, Score, score_frame};
+use crate::report::{
+    FrameScore, MeanScores, OBJECTS_BY_ID, OBJECTS_BY_OVERLAP, ObjectScores, ScoresReport,
+};
 
 /// One object that the ground truth shows.
 #[derive(Debug)]
 struct Judged {
     object: u16,
     tracked: bool,
+    /// The run's id, where that is another.
+    matched: Option<u32>,
     /// The first frame that counts.
     from: usize,
     frames: Vec<(usize, Score)>,
@@ -26,6 +33,16 @@ pub struct Scorer {
     judged: Vec<Judged>,
     unseen: Vec<u32>,
     annotated: u64,
+    finds: Option<Matching>,
+}
+
+/// Which found object is which of the ground truth is known when all frames are there; they are scored then.
+#[derive(Debug, Default)]
+struct Matching {
+    /// The ground truth is the first side, the run the second.
+    matcher: Matcher,
+    /// The annotated frames.
+    frames: Vec<usize>,
 }
 
 impl Scorer {
@@ -46,6 +63,7 @@ impl Scorer {
                 Judged {
                     object: *object,
                     tracked: prompted.is_some(),
+                    matched: None,
                     from: prompted.map_or(*first_shown, |frame| frame + 1),
                     frames: Vec::new(),
                 }
@@ -58,6 +76,7 @@ impl Scorer {
                 .copied()
                 .collect(),
             annotated: 0,
+            finds: None,
             judged,
             truth,
         };
@@ -75,6 +94,20 @@ impl Scorer {
         Ok(scorer)
     }
 
+    /// Plans the scores of objects that the run finds itself. Each object of `truth` counts from the first frame that
+    /// shows it on; which of the run's it is, their masks say.
+    ///
+    /// # Errors
+    ///
+    /// No frame is annotated.
+    pub(super) fn matching(truth: GroundTruth) -> Result<Self> {
+        let scorer = Self::plan(truth, &BTreeMap::new())?;
+        Ok(Self {
+            finds: Some(Matching::default()),
+            ..scorer
+        })
+    }
+
     fn counts(&self, object: &Judged) -> bool {
         let last = self.truth.frames().next_back();
         last.is_some_and(|last| last >= object.from)
@@ -82,6 +115,9 @@ impl Scorer {
 
     /// What the user should know before the run, one sentence each.
     pub(super) fn notes(&self) -> Vec<String> {
+        if self.finds.is_some() {
+            return Vec::new();
+        }
         let dir = self.truth.dir().display();
         let mut notes = Vec::new();
         let missed = self.judged.iter().filter(|object| !object.tracked);
@@ -122,21 +158,77 @@ impl Scorer {
             return Ok(());
         };
         self.annotated += 1;
+        if let Some(finds) = &mut self.finds {
+            let overlaps = Overlaps::of(&truth.ids, ids, width, height)?;
+            finds.add(frame, &overlaps);
+            return Ok(());
+        }
+        self.judge(frame, &truth.ids, ids, (width, height))
+    }
+
+    fn judge(
+        &mut self,
+        frame: usize,
+        truth: &[u16],
+        ids: &[u16],
+        (width, height): (u32, u32),
+    ) -> Result<()> {
         let mut due: Vec<&mut Judged> = self
             .judged
             .iter_mut()
             .filter(|object| frame >= object.from)
             .collect();
         let objects: Vec<u16> = due.iter().map(|object| object.object).collect();
-        let scores = score_frame(&truth.ids, ids, width, height, &objects)?;
+        let scores = score_frame(truth, ids, width, height, &objects)?;
         for (object, score) in due.iter_mut().zip(scores) {
             object.frames.push((frame, score));
         }
         Ok(())
     }
 
-    /// The scores of the frames so far.
-    pub(super) fn report(&self) -> ScoresReport {
+    /// The scores of the frames so far; `masks` is the folder with the index PNGs that the run wrote of them.
+    ///
+    /// # Errors
+    ///
+    /// The ground truth has changed since it was checked, or the run's masks cannot be read again.
+    pub(super) fn report(mut self, masks: &Path) -> Result<ScoresReport> {
+        let by = match self.finds.take() {
+            Some(finds) => {
+                self.settle(&finds, masks)?;
+                OBJECTS_BY_OVERLAP
+            }
+            None => OBJECTS_BY_ID,
+        };
+        Ok(self.summary(by))
+    }
+
+    /// Gives the objects of the run the ids of the ground truth, and scores its frames.
+    fn settle(&mut self, finds: &Matching, masks: &Path) -> Result<()> {
+        let matches = finds.matcher.matches();
+        for object in &mut self.judged {
+            let id = u32::from(object.object);
+            object.matched = matches.iter().find(|m| m.first == id).map(|m| m.second);
+            object.tracked = object.matched.is_some();
+        }
+        let found = finds.matcher.side(1).keys().copied();
+        self.unseen = found
+            .filter(|id| matches.iter().all(|m| m.second != *id))
+            .collect();
+        for frame in &finds.frames {
+            let mut got = read_index_png(&masks.join(format!("{frame:05}.png")))?;
+            for id in &mut got.ids {
+                let known = matches.iter().find(|m| m.second == u32::from(*id));
+                *id = known.map_or(0, |m| m.first as u16);
+            }
+            let size = (got.width, got.height);
+            if let Some(truth) = self.truth.read(*frame, size.0, size.1)? {
+                self.judge(*frame, &truth.ids, &got.ids, size)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn summary(&self, objects_by: &str) -> ScoresReport {
         let means: Vec<Option<Means>> = self
             .judged
             .iter()
@@ -151,6 +243,7 @@ impl Scorer {
             ObjectScores {
                 object: u32::from(object.object),
                 tracked: object.tracked,
+                matched: object.matched,
                 frames: object.frames.len() as u64,
                 mean: mean.map(MeanScores::from),
                 per_frame: object.frames.iter().map(frame).collect(),
@@ -159,10 +252,26 @@ impl Scorer {
         ScoresReport {
             ground_truth: self.truth.dir().display().to_string(),
             matched_by: self.truth.matched().as_str().to_owned(),
+            objects_by: objects_by.to_owned(),
             annotated_frames: self.annotated,
             overall: Means::over(means.iter().flatten().copied()).map(MeanScores::from),
             objects: objects.collect(),
             not_scored: self.unseen.clone(),
+        }
+    }
+}
+
+impl Matching {
+    fn add(&mut self, frame: usize, overlaps: &Overlaps) {
+        self.frames.push(frame);
+        for (side, labels) in [&overlaps.expected, &overlaps.got].into_iter().enumerate() {
+            for id in labels.keys() {
+                self.matcher.shows(side, u32::from(*id));
+            }
+        }
+        for (expected, got) in overlaps.both.keys() {
+            let iou = overlaps.iou(*expected, *got);
+            self.matcher.pair((*expected).into(), (*got).into(), iou);
         }
     }
 }
@@ -197,8 +306,14 @@ pub(super) fn table(scores: &ScoresReport) -> Vec<String> {
             "object", "J", "F", "J&F", "frames"
         ),
     ];
+    let found = scores.objects_by == OBJECTS_BY_OVERLAP;
     for object in &scores.objects {
-        let note = if object.tracked { "" } else { "  not tracked" };
+        let note = match (object.tracked, object.matched) {
+            (_, Some(id)) => format!("  found as object {id}"),
+            (true, None) => String::new(),
+            (false, None) if found => "  not found".to_owned(),
+            (false, None) => "  not tracked".to_owned(),
+        };
         lines.push(row(
             &object.object.to_string(),
             object.mean.as_ref(),
@@ -206,6 +321,11 @@ pub(super) fn table(scores: &ScoresReport) -> Vec<String> {
         ));
     }
     lines.push(row("overall", scores.overall.as_ref(), ""));
+    if let (true, Some(objects)) = (found, listed(scores.not_scored.iter().copied())) {
+        lines.push(format!(
+            "the ground truth does not show {objects}: not scored"
+        ));
+    }
     lines
 }
 

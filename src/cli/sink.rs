@@ -198,7 +198,14 @@ impl Sink {
                 .context("cannot write the contact sheet")?;
             stats.sheet_s += start.elapsed().as_secs_f64();
         }
-        stats.scores = self.scorer.as_ref().map(Scorer::report);
+        if let Some(scorer) = self.scorer {
+            let start = Instant::now();
+            match scorer.report(&self.masks) {
+                Ok(scores) => stats.scores = Some(scores),
+                Err(error) => stats.unscored = Some(score::unscored(&error)),
+            }
+            stats.score_s += start.elapsed().as_secs_f64();
+        }
         Ok(stats)
     }
 

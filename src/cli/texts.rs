@@ -18,6 +18,9 @@ use crate::tracker::TrackerOptions;
 /// Where these options stand in the help.
 const HEADING: &str = "Text";
 
+/// Why texts and prompts do not go together.
+pub(super) const NOT_WITH_PROMPTS: &str = "--text finds its objects itself, and cannot be combined with --box, --point, --mask or --prompts; leave out one of them";
+
 /// Texts to follow, and how.
 #[derive(Debug, Args)]
 pub(super) struct TextArgs {
@@ -86,17 +89,10 @@ pub(super) fn check(args: &RunArgs, has_prompts: bool) -> Result<()> {
         return Ok(());
     }
     if has_prompts {
-        bail!(
-            "--text finds its objects itself, and cannot be combined with --box, --point, --mask or --prompts; leave out one of them"
-        );
+        bail!(NOT_WITH_PROMPTS);
     }
-    for (name, given) in [
-        ("--proposals", args.proposals.graph.proposals.is_some()),
-        ("--gt", args.gt.is_some()),
-    ] {
-        if given {
-            bail!("{name} cannot be used with --text: leave out one of them");
-        }
+    if args.proposals.graph.proposals.is_some() {
+        bail!("--proposals cannot be used with --text: leave out one of them");
     }
     Ok(())
 }

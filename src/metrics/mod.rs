@@ -5,12 +5,14 @@
 //! nothing: both masks are cleared there, as that benchmark does with void pixels.
 
 mod boundary;
+mod overlap;
 mod summary;
 
 use std::collections::BTreeMap;
 
 use boundary::Crop;
 pub use boundary::tolerance;
+pub use overlap::Overlaps;
 pub use summary::Means;
 
 /// The label of pixels that are not judged; never an object.

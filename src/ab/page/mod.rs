@@ -1,5 +1,6 @@
 //! report/index.html: one file that needs nothing else.
 
+mod found;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use super::numbers::Numbers;
 use super::report::{AbReport, ShownFrame, VariantReport, Worst};
 
 /// The name under which the ground truth is shown beside the variants. No variant can have it.
@@ -36,7 +38,7 @@ struct Data<'a> {
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     frame: u64,
-    worst: Option<&'a Worst>,
+    worst: Option<Worst>,
     among_worst: bool,
     image: String,
     masks: BTreeMap<&'a str, String>,
@@ -48,13 +50,14 @@ struct Shown<'a> {
 
 /// The page of a comparison; `pictures` are those of `report.shown`, in the same order.
 pub fn render(report: &AbReport, pictures: &[Picture]) -> String {
+    let numbers = Numbers::of(&report.variants);
     let data = Data {
         sources: sources(report, pictures),
         frames: report
             .shown
             .iter()
             .zip(pictures)
-            .map(|(frame, picture)| shown(report, frame, picture))
+            .map(|(frame, picture)| shown(report, numbers.as_ref(), frame, picture))
             .collect(),
     };
     // In a script element nothing but its end has a meaning.
@@ -79,7 +82,11 @@ pub fn render(report: &AbReport, pictures: &[Picture]) -> String {
         ("warnings", sections::warnings(report)),
         ("requirements", sections::requirements(report)),
         ("table", sections::table(report)),
-        ("viewer", sections::viewer(report, !pictures.is_empty())),
+        ("found", found::section(report, numbers.as_ref())),
+        (
+            "viewer",
+            sections::viewer(report, numbers.as_ref(), !pictures.is_empty()),
+        ),
         ("quality", sections::quality(report)),
         ("time", sections::time(report)),
         ("memory", sections::memory(report)),
@@ -123,7 +130,12 @@ fn sources<'a>(report: &'a AbReport, pictures: &[Picture]) -> Vec<&'a str> {
     sources
 }
 
-fn shown<'a>(report: &'a AbReport, frame: &'a ShownFrame, picture: &'a Picture) -> Shown<'a> {
+fn shown<'a>(
+    report: &'a AbReport,
+    numbers: Option<&Numbers>,
+    frame: &'a ShownFrame,
+    picture: &'a Picture,
+) -> Shown<'a> {
     let number = frame.frame;
     let of_variants = |value: &dyn Fn(&VariantReport) -> Option<f64>| {
         let variants = report.variants.iter();
@@ -135,7 +147,12 @@ fn shown<'a>(report: &'a AbReport, frame: &'a ShownFrame, picture: &'a Picture) 
         |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
     Shown {
         frame: number,
-        worst: frame.worst.as_ref(),
+        worst: frame.worst.clone().map(|mut worst| {
+            if let (Some(numbers), true) = (numbers, worst.of_variant) {
+                worst.object = numbers.of_run(&worst.variant, worst.object);
+            }
+            worst
+        }),
         among_worst: frame.among_worst,
         image: encoded("jpeg", &picture.jpeg),
         masks: picture

@@ -1,12 +1,16 @@
 //! The parts of the page.
 
+use std::collections::BTreeMap;
+
 use super::{GROUND_TRUTH, escape, ious_per_frame, scores_per_frame};
 use crate::ab::chart::{self, Bar, Line, Samples};
+use crate::ab::numbers::Numbers;
 use crate::ab::report::{AbReport, VariantReport};
 use crate::ab::verdict::{ENOUGH_IOU, J_AND_F_MARGIN};
 use crate::ab::{agreement::LOST, table};
 use crate::bench::report::{ArmReport, ORDER};
 use crate::bench::table::{NOISE, seconds, spread};
+use crate::matching::SAME;
 use crate::media::overlay::object_colour;
 use crate::size;
 
@@ -22,13 +26,9 @@ pub(super) fn clip(report: &AbReport) -> String {
         clip.frames,
         clip.width,
         clip.height,
-        counted(report.objects, "object"),
+        table::followed(report),
         report.variants.first().map_or("", |variant| &variant.name),
     ))
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 pub(super) fn also(report: &AbReport) -> String {
@@ -158,6 +158,13 @@ pub(super) fn table(report: &AbReport) -> String {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table></div>");
+    if !report.texts.is_empty() {
+        html.push_str(
+            "<p class=\"note\">Objects are those that were found for the texts; missed are those of the baseline that a variant did not find, extra those \
+             that the baseline did not find, differ the frames on which one shows an object that the other does not. IoU, worst and lost are \
+             those of objects that both found.</p>",
+        );
+    }
     html.push_str(&format!(
         "<p class=\"note\">IoU, worst and lost compare masks with those of the baseline: the mean over objects and frames, the lowest of an \
          object on a frame, and objects below {LOST} from some frame to the end. A speedup above 1 is faster than the baseline; in \
@@ -166,20 +173,26 @@ pub(super) fn table(report: &AbReport) -> String {
     html
 }
 
-pub(super) fn viewer(report: &AbReport, pictures: bool) -> String {
+pub(super) fn viewer(report: &AbReport, numbers: Option<&Numbers>, pictures: bool) -> String {
     if !pictures {
         return "<p class=\"note\">No frames are shown: no variant has masks, or --page-frames is 0.</p>".to_owned();
     }
-    let mut objects: Vec<u32> = report.prompts.iter().map(|prompt| prompt.object).collect();
-    objects.sort_unstable();
-    objects.dedup();
-    let key: String = objects
+    let prompted = report
+        .prompts
         .iter()
-        .map(|object| {
-            let [r, g, b] = object_colour(*object);
-            format!("<li><span class=\"swatch\" style=\"background:rgb({r},{g},{b})\"></span>object {object}</li>")
-        })
-        .collect();
+        .map(|prompt| (prompt.object, String::new()));
+    let objects: BTreeMap<u32, String> = match numbers {
+        Some(numbers) => numbers.shown.clone(),
+        None => prompted.collect(),
+    };
+    let entry = |(object, what): (&u32, &String)| {
+        let what = match what.is_empty() {
+            true => String::new(),
+            false => format!(": {}", escape(what)),
+        };
+        format!("<li>{}object {object}{what}</li>", swatch(*object))
+    };
+    let key: String = objects.iter().map(entry).collect();
     format!(
         r#"<div id="viewer">
 <p class="hint">The frames where variants differ most come first; others show the clip evenly. Behind a frame's number stands the lowest IoU of an object with the baseline. Keys: ← → another frame, M masks, W wipe.</p>
@@ -202,6 +215,12 @@ pub(super) fn viewer(report: &AbReport, pictures: bool) -> String {
 <noscript><p class="note">Frames need JavaScript; everything else on this page does not.</p></noscript>
 </div>"#
     )
+}
+
+/// A square of an object's colour.
+pub(super) fn swatch(object: u32) -> String {
+    let [r, g, b] = object_colour(object);
+    format!("<span class=\"swatch\" style=\"background:rgb({r},{g},{b})\"></span>")
 }
 
 pub(super) fn quality(report: &AbReport) -> String {
@@ -234,8 +253,12 @@ pub(super) fn quality(report: &AbReport) -> String {
     } else {
         let baseline = report.variants.first().map_or("", |variant| &variant.name);
         html.push_str(&format!(
-            "<h3>IoU with the masks of {}, mean over objects</h3>",
-            escape(baseline)
+            "<h3>IoU with the masks of {}, mean over objects{}</h3>",
+            escape(baseline),
+            match report.texts.is_empty() {
+                true => "",
+                false => " that both found",
+            }
         ));
         html.push_str(&chart::lines(
             &ious,
@@ -395,6 +418,8 @@ pub(super) fn objects(report: &AbReport) -> String {
                 variant
                     .agreement
                     .iter()
+                    // Of objects that were found, the ids are others than those of the ground truth.
+                    .filter(|_| report.texts.is_empty())
                     .flat_map(|a| a.objects.iter().map(|o| o.object)),
             )
             .collect();
@@ -425,16 +450,26 @@ pub(super) fn objects(report: &AbReport) -> String {
                     frame(lost.map(|lost| lost.from_frame)),
                 ));
             }
+            if !report.texts.is_empty() {
+                let matched =
+                    scores.and_then(|s| s.objects.iter().find(|o| o.object == id)?.matched);
+                let found = matched.map_or("not found".to_owned(), |id| format!("object {id}"));
+                cells.push(("found as", found));
+            }
             let of = |value: &dyn Fn(&crate::ab::agreement::ObjectAgreement) -> String| {
                 alike.map_or("-".to_owned(), value)
             };
-            cells.push(("mean IoU", of(&|o| format!("{:.3}", o.iou))));
-            cells.push((
-                "worst IoU",
-                of(&|o| format!("{:.3} on frame {}", o.worst_iou, o.worst_frame)),
-            ));
-            cells.push(("first below 0.5", of(&|o| frame(o.first_below))));
-            cells.push(("below 0.5 to the end from", of(&|o| frame(o.lost_from))));
+            let worst = |o: &crate::ab::agreement::ObjectAgreement| {
+                format!("{:.3} on frame {}", o.worst_iou, o.worst_frame)
+            };
+            if report.texts.is_empty() {
+                cells.extend([
+                    ("mean IoU", of(&|o| format!("{:.3}", o.iou))),
+                    ("worst IoU", of(&worst)),
+                    ("first below 0.5", of(&|o| frame(o.first_below))),
+                    ("below 0.5 to the end from", of(&|o| frame(o.lost_from))),
+                ]);
+            }
             if rows.is_empty() {
                 let header = cells
                     .iter()
@@ -460,9 +495,19 @@ pub(super) fn objects(report: &AbReport) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let (title, note) = match report.texts.is_empty() {
+        true => (
+            "Each object",
+            "IoU is that with the baseline's mask of the object, from its first prompt on.",
+        ),
+        false => (
+            "Each object of the ground truth",
+            "Which object of a run is which of the ground truth, their masks say; one that was not found counts as empty masks.",
+        ),
+    };
     format!(
-        "<section aria-labelledby=\"h-objects\"><h2 id=\"h-objects\">Each object</h2><div class=\"scroll\" data-scroll role=\"region\" aria-labelledby=\"h-objects\" tabindex=\"0\"><table class=\"cards\">{rows}</tbody></table></div>\
-         <p class=\"note\">IoU is that with the baseline's mask of the object, from its first prompt on.</p></section>"
+        "<section aria-labelledby=\"h-objects\"><h2 id=\"h-objects\">{title}</h2><div class=\"scroll\" data-scroll role=\"region\" aria-labelledby=\"h-objects\" tabindex=\"0\"><table class=\"cards\">{rows}</tbody></table></div>\
+         <p class=\"note\">{note}</p></section>"
     )
 }
 
@@ -493,7 +538,12 @@ pub(super) fn how(report: &AbReport) -> String {
             "verdict".to_owned(),
             format!(
                 "the variant that takes least time among those with good masks: J&F at most {J_AND_F_MARGIN} below the best where there is \
-                 ground truth, else a mean IoU with the baseline of at least {ENOUGH_IOU} and no object lost"
+                 ground truth, else a mean IoU with the baseline of at least {ENOUGH_IOU} and no object lost{}",
+                if report.texts.is_empty() {
+                    ""
+                } else {
+                    ", missed or extra"
+                }
             ),
         ),
         ("clip".to_owned(), format!("SHA-256 {}", report.clip.sha256)),
@@ -503,6 +553,17 @@ pub(super) fn how(report: &AbReport) -> String {
         ),
         ("command".to_owned(), report.command.join(" ")),
     ];
+    if !report.texts.is_empty() {
+        entries.push((
+            "objects".to_owned(),
+            format!(
+                "each variant finds its own and numbers them by itself. Those of two runs are matched within a text, one with one at most: the \
+                 highest mean IoU over the frames that show either first, and at least {SAME} on average over those that show both. \
+                 Those of the ground truth likewise, without regard to texts. A time is that of the whole loop; what the named stages leave is \
+                 the detector's, and that of the decisions."
+            ),
+        ));
+    }
     for variant in &report.variants {
         let what = match (&variant.run, &variant.timing) {
             (Some(run), timing) => format!(

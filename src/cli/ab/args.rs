@@ -16,6 +16,8 @@ Variants (--variant NAME=DIR[,KEY=VALUE…]):
 How it is done:
   Each variant tracks the whole clip, one after the other, as `snow-ort run` does; this gives masks and scores. Then all are timed as by `snow-ort bench`: each in a process of its own, warm, in --rounds rounds that go through the variants forwards and backwards in turn. All are loaded at the same time then: what cannot be held together is compared in pairs. Warming goes --warm frames beyond the last prompt; the first 64 frames of the clip are used, forwards and backwards.
 
+  With --text each variant finds its objects itself, and numbers them by itself: those of two runs are matched within a text by their masks, the highest mean IoU over the frames that show either first; on the frames that show both it has to be 0.5 at least. IoU, worst and lost are those of the objects that both found; missed is what the baseline alone found, extra what the variant alone found, differ on how many frames one shows an object that the other does not. Objects of the ground truth are matched in the same way. A time is that of the whole loop: detector, decisions and tracker.
+
   A variant that fails becomes a row that says why; the others go on. Results are kept in DIR/variants and DIR/timing.json with the hash of everything they depend on: after an interruption the same command goes on, and what has changed is made again.
 
 Output (--out DIR):
@@ -23,7 +25,7 @@ Output (--out DIR):
   report.json  everything, with every sample
   variants/    masks/, tracks.json and run.json of each variant
 
-The verdict is the variant that takes least time among those with good masks: J&F at most 0.01 below the best where there is ground truth, else a mean IoU with the baseline of at least 0.95 and no object lost.";
+The verdict is the variant that takes least time among those with good masks: J&F at most 0.01 below the best where there is ground truth, else a mean IoU with the baseline of at least 0.95 and no object lost, missed or extra.";
 
 /// What stands behind all other help.
 fn help() -> String {
@@ -50,6 +52,19 @@ pub(in crate::cli) struct AbArgs {
 
     #[command(flatten)]
     pub prompting: PromptArgs,
+
+    /// Find every object that the text means and follow each, as `run --text` does; instead of prompts (repeatable)
+    #[arg(long = "text", id = "texts", value_name = "TEXT")]
+    pub texts: Vec<String>,
+
+    /// Set a parameter of the loop that finds and follows, for all variants, as for `run` (repeatable)
+    #[arg(
+        long = "follow",
+        id = "follow",
+        value_name = "NAME=VALUE",
+        requires = "texts"
+    )]
+    pub follow: Vec<String>,
 
     /// Score the masks against ground truth: a folder of index PNGs, as for `run`
     #[arg(long, value_name = "DIR")]

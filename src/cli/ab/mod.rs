@@ -19,9 +19,10 @@ use super::run::describe;
 use super::score::Scorer;
 use super::signals::Interrupt;
 use super::survey::survey;
-use super::{complain, say};
+use super::{complain, say, texts};
+use crate::ab::finds::{self, TextFound, TextRun};
 use crate::ab::report::{AB_VERSION, AbReport, ClipReport, Protocol, VariantReport};
-use crate::ab::require::{self, Requirement};
+use crate::ab::require::{self, Given, Requirement};
 use crate::ab::{agreement, frames, page, table, variant, verdict};
 use crate::bench::machine::Machine;
 use crate::bench::rounds::Length;
@@ -31,7 +32,7 @@ use crate::cli::outputs::default_out;
 use crate::ground_truth::GroundTruth;
 use crate::media::{self, SourceInfo};
 use crate::output::{StagedFile, Unfinished};
-use crate::prompts::{FlagPrompt, Prompts};
+use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{PromptReport, RunReport, TracksReader};
 
 /// The folder with each variant's run.
@@ -177,8 +178,16 @@ fn prepare<'a>(
     missing: Missing,
 ) -> Result<Setup<'a>> {
     let variants = variant::parse_all(&args.variants)?;
-    let requirements = require::parse(&args.require, &variants, args.gt.is_some())?;
-    let prompts = Prompts::load(flags, args.prompting.prompts.as_deref())?;
+    let given = Given {
+        truth: args.gt.is_some(),
+        texts: !args.texts.is_empty(),
+    };
+    let requirements = require::parse(&args.require, &variants, given)?;
+    let prompts = match Prompts::load(flags, args.prompting.prompts.as_deref()) {
+        Err(PromptError::None) if given.texts => Prompts::none(),
+        Ok(_) if given.texts => bail!(texts::NOT_WITH_PROMPTS),
+        other => other?,
+    };
     let info = media::open(&args.input)?.info().clone();
     let mut pointers = 0;
     for variant in &variants {
@@ -194,7 +203,7 @@ fn prepare<'a>(
     };
     survey(&args.input, most, &info, &prompts, truth.as_ref(), pointers)?;
     let first_frames = prompts.first_frames();
-    if let Some(truth) = &truth {
+    if let (Some(truth), false) = (&truth, given.texts) {
         for note in Scorer::plan(truth.clone(), &first_frames)?.notes() {
             complain(&format!("warning: {note}"));
         }
@@ -218,6 +227,9 @@ fn prepare<'a>(
     common.add("clip", &clip_sha256);
     common.add("frames", &format!("{most:?}"));
     keys::add_prompts(&mut common, prompts.values().flatten());
+    for (name, values) in [("text", &args.texts), ("follow", &args.follow)] {
+        values.iter().for_each(|value| common.add(name, value));
+    }
     if let Some(dir) = &args.gt {
         common.add("ground truth", &keys::of_folder(dir)?);
     }
@@ -368,7 +380,7 @@ fn compose(
         let (run, timing, error) = match run {
             Err(error) => (None, None, Some(error)),
             Ok(run) => {
-                let run = Some(runs::summary(run, &contender.folder));
+                let run = Some(runs::summary(run, &setup.out, &contender.folder)?);
                 match timed.next() {
                     Some(Ok(arm)) => (run, Some(arm), None),
                     Some(Err(error)) => (run, None, Some(error)),
@@ -383,6 +395,7 @@ fn compose(
             error,
             run,
             agreement: None,
+            finds: None,
             timing,
             speedup: None,
         });
@@ -402,7 +415,14 @@ fn compose(
             height: setup.info.height,
         },
         prompts: setup.prompts.clone(),
-        objects: setup.objects as u64,
+        texts: texts::distinct(&args.texts)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        objects: variants
+            .first()
+            .and_then(VariantReport::found)
+            .unwrap_or(setup.objects as u64),
         ground_truth: args.gt.as_ref().map(|dir| dir.display().to_string()),
         protocol: Protocol {
             warm_frames: setup.length.warm + 1,
@@ -430,16 +450,31 @@ fn relate(setup: &Setup<'_>, variants: &mut [VariantReport]) -> Result<()> {
     };
     let tracks = |variant: &VariantReport| {
         let run = variant.run.as_ref()?;
-        Some(setup.out.join(&run.folder).join("tracks.json"))
+        Some(setup.out.join(&run.folder).join(runs::TRACKS_FILE))
+    };
+    let of_texts = |variant: &VariantReport| -> Vec<TextFound> {
+        variant
+            .run
+            .iter()
+            .flat_map(|run| run.texts.clone())
+            .collect()
     };
     let open = |path: &Path| {
         TracksReader::open(path).with_context(|| format!("cannot read {}", path.display()))
     };
     for variant in others {
         variant.speedup = verdict::ratio(baseline, variant);
-        if let (Some(theirs), Some(ours)) = (tracks(baseline), tracks(variant)) {
+        let (Some(theirs), Some(ours)) = (tracks(baseline), tracks(variant)) else {
+            continue;
+        };
+        if setup.args.texts.is_empty() {
             variant.agreement = agreement::compare(open(&theirs)?, open(&ours)?)?;
+            continue;
         }
+        let run = |tracks, texts| TextRun { tracks, texts };
+        let (found, expected) = (of_texts(variant), of_texts(baseline));
+        let (finds, agreement) = finds::compare(run(&theirs, &expected), run(&ours, &found))?;
+        (variant.finds, variant.agreement) = (Some(finds), agreement);
     }
     Ok(())
 }

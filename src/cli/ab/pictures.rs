@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::ab::numbers::Numbers;
 use crate::ab::page::{GROUND_TRUTH, Picture};
 use crate::ab::picture::{jpeg, masks};
 use crate::ab::report::{ShownFrame, VariantReport};
@@ -24,6 +25,7 @@ pub(super) fn make(
     let Some(last) = shown.iter().map(|shown| shown.frame).max() else {
         return Ok(Vec::new());
     };
+    let numbers = Numbers::of(variants);
     let mut pictures: BTreeMap<u64, Picture> = BTreeMap::new();
     let mut source = media::open(input)?;
     for number in 0..=last {
@@ -31,7 +33,7 @@ pub(super) fn make(
             break;
         };
         if shown.iter().any(|shown| shown.frame == number) {
-            let masks = masks_of(&frame, number, variants, truth, out)?;
+            let masks = masks_of(&frame, variants, truth, numbers.as_ref(), out)?;
             let jpeg = jpeg(&frame)?;
             pictures.insert(number, Picture { jpeg, masks });
         }
@@ -45,11 +47,12 @@ pub(super) fn make(
 
 fn masks_of(
     frame: &Frame,
-    number: u64,
     variants: &[VariantReport],
     truth: Option<&GroundTruth>,
+    numbers: Option<&Numbers>,
     out: &Path,
 ) -> Result<BTreeMap<String, Vec<u8>>> {
+    let number = frame.index as u64;
     let mut all = BTreeMap::new();
     for variant in variants {
         let Some(run) = &variant.run else { continue };
@@ -57,7 +60,10 @@ fn masks_of(
             .join(&run.folder)
             .join("masks")
             .join(format!("{number:05}.png"));
-        let image = read_index_png(&file)?;
+        let mut image = read_index_png(&file)?;
+        if let Some(numbers) = numbers {
+            renumber(&mut image.ids, |id| numbers.of_run(&variant.name, id));
+        }
         if let Some(png) = masks(number, &image.ids, image.width, image.height)? {
             all.insert(variant.name.clone(), png);
         }
@@ -72,9 +78,22 @@ fn masks_of(
                 *id = 0;
             }
         }
+        if let Some(numbers) = numbers {
+            renumber(&mut labels.ids, |id| numbers.of_truth(id));
+        }
         if let Some(png) = masks(number, &labels.ids, labels.width, labels.height)? {
             all.insert(GROUND_TRUTH.to_owned(), png);
         }
     }
     Ok(all)
+}
+
+fn renumber(ids: &mut [u16], number: impl Fn(u32) -> u32) {
+    let mut known: BTreeMap<u16, u16> = BTreeMap::from([(0, 0)]);
+    for id in ids {
+        // A colour is all that the number gives: one that does not fit any more may repeat one.
+        *id = *known
+            .entry(*id)
+            .or_insert_with(|| number(u32::from(*id)) as u16);
+    }
 }

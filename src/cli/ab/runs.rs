@@ -9,12 +9,16 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::args::{AbArgs, Manner};
 use crate::ab::agreement::lost_from;
+use crate::ab::finds;
 use crate::ab::report::{LostObject, VariantRun};
 use crate::ab::variant::Variant;
 use crate::bench::words::Words;
 use crate::cli::progress::Progress;
 use crate::prompts::FlagPrompt;
 use crate::report::{RunReport, ScoresReport, Status};
+
+/// The file of a run's folder with its tracks.
+pub(super) const TRACKS_FILE: &str = "tracks.json";
 
 /// A variant that takes part.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(super) struct Contender {
     pub folder: PathBuf,
 }
 
-/// What all variants are told alike: the clip's prompts as arguments.
+/// What all variants are told alike: the clip's prompts, or texts, as arguments.
 pub(super) fn prompt_arguments(command: &mut Command, args: &AbArgs, flags: &[FlagPrompt]) {
     for flag in flags {
         match flag {
@@ -39,13 +43,19 @@ pub(super) fn prompt_arguments(command: &mut Command, args: &AbArgs, flags: &[Fl
     if let Some(file) = &args.prompting.prompts {
         command.arg("--prompts").arg(file);
     }
+    for (flag, values) in [("--text", &args.texts), ("--follow", &args.follow)] {
+        for value in values {
+            // A text may look like a flag.
+            command.arg(format!("{flag}={value}"));
+        }
+    }
 }
 
 /// What a run that was kept says; `None` unless it is complete.
 pub(super) fn kept(dir: &Path) -> Option<RunReport> {
     let text = std::fs::read(dir.join("run.json")).ok()?;
     let report: RunReport = serde_json::from_slice(&text).ok()?;
-    let whole = report.status == Status::Done && dir.join("tracks.json").is_file();
+    let whole = report.status == Status::Done && dir.join(TRACKS_FILE).is_file();
     whole.then_some(report)
 }
 
@@ -117,8 +127,16 @@ pub(super) fn make(
 }
 
 /// What the comparison keeps of a run.
-pub(super) fn summary(report: RunReport, folder: &Path) -> VariantRun {
-    VariantRun {
+///
+/// # Errors
+/// Tracks that cannot be read.
+pub(super) fn summary(report: RunReport, out: &Path, folder: &Path) -> Result<VariantRun> {
+    let texts = match report.texts.is_empty() {
+        true => Vec::new(),
+        false => finds::seen(&out.join(folder).join(TRACKS_FILE), &report.texts)?,
+    };
+    Ok(VariantRun {
+        texts,
         folder: folder.display().to_string(),
         lost: report.scores.as_ref().map_or_else(Vec::new, lost),
         model: report.model,
@@ -126,7 +144,7 @@ pub(super) fn summary(report: RunReport, folder: &Path) -> VariantRun {
         fps: report.fps,
         peak_memory_bytes: report.peak_memory_bytes,
         scores: report.scores,
-    }
+    })
 }
 
 fn lost(scores: &ScoresReport) -> Vec<LostObject> {
