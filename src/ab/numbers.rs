@@ -50,13 +50,12 @@ impl Numbers {
         let found = variant.run.iter().flat_map(|run| &run.texts);
         for text in found {
             for object in &text.objects {
-                if !known.contains_key(&object.object) {
-                    let name = format!(
+                known.entry(object.object).or_insert_with(|| {
+                    self.next(format!(
                         "{} ({} of {} alone)",
                         text.text, object.object, variant.name
-                    );
-                    known.insert(object.object, self.next(name));
-                }
+                    ))
+                });
             }
         }
         self.runs.insert(variant.name.clone(), known);

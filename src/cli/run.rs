@@ -73,9 +73,10 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         other => other?,
     };
     texts::check(args, !prompts.frames().is_empty())?;
-    if args.gt.is_some() && args.proposals.graph.proposals.is_some() {
+    let proposes = args.proposals.graph.proposals.is_some();
+    if args.gt.is_some() && proposes && !prompts.frames().is_empty() {
         bail!(
-            "--gt cannot be used with --proposals: the ground truth would not know which of its objects a proposed one is; give prompts instead, or leave out --gt"
+            "--gt cannot be used with --proposals and prompts: objects of prompts are scored by their ids, proposed ones by their masks; leave out one of the three"
         );
     }
     let digest = Proposer::digest(&args.proposals.graph)?;
@@ -109,10 +110,8 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         manifest.policy.max_object_pointers as usize,
     )?;
     let scorer = match truth {
-        Some(truth) if args.text.texts.is_empty() => {
-            Some(Scorer::plan(truth, &prompts.first_frames())?)
-        }
-        Some(truth) => Some(Scorer::matching(truth)?),
+        Some(truth) if proposes || !args.text.texts.is_empty() => Some(Scorer::matching(truth)?),
+        Some(truth) => Some(Scorer::plan(truth, &prompts.first_frames())?),
         None => None,
     };
 

@@ -305,6 +305,39 @@ fn an_interrupted_comparison_says_what_is_missing_and_goes_on() {
     );
 }
 
+/// What texts find is compared in tests/parity/test_found.py, with bundles that have a detector.
+#[test]
+fn texts_need_a_detector_and_no_prompts() {
+    let desk = Desk::new();
+    let (_narrow, variants) = pair(&desk);
+    let flags: Vec<&str> = variants.iter().map(String::as_str).collect();
+    let ask = |more: &[&str]| -> Ran {
+        let mut command = desk.command();
+        command.args(["ab", "in", "--out", "r"]).args(&flags);
+        command.args(more).output().unwrap().into()
+    };
+    ask(&["--text", "bear", "--box", "1,1,9,9"]).refuses(&["--text", "--box", "leave out"]);
+    ask(&["--box", "1,1,9,9", "--require", "b.missed<=0"]).refuses(&["missed", "--text"]);
+    ask(&["--text", "bear", "--require", "b.gt_missed<=0"]).refuses(&["gt_missed", "--gt"]);
+    ask(&["--box", "1,1,9,9", "--follow", "x=1"]).refuses(&["required arguments"]);
+    desk.holds(&["in"]);
+
+    let ran = ask(&["--text", "bear", "--text=-5 dogs"]);
+    ran.refuses(&["a, b failed", "the report in r"]);
+    let report = report(&desk);
+    assert_eq!(report.texts, ["bear", "-5 dogs"]);
+    assert_eq!((report.objects, report.verdict.run), (0, None));
+    for variant in &report.variants {
+        let error = variant.error.as_deref().unwrap();
+        assert!(error.contains("fake has no detector"), "{error}");
+        assert!(error.contains("--parts tracker,detector"), "{error}");
+        assert!(variant.run.is_none() && variant.finds.is_none());
+    }
+    assert!(ran.stdout.contains("\"bear\", \"-5 dogs\""), "{ran:?}");
+    let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
+    assert!(page.contains("has no detector") && !page.contains("What was found"));
+}
+
 #[test]
 fn wrong_input_is_refused_before_anything_runs() {
     let desk = Desk::new();
@@ -358,6 +391,8 @@ fn wrong_input_is_refused_before_anything_runs() {
         "worst_iou",
         "speedup_low",
         "gt_lost",
+        "gt_missed",
+        "differ",
         "b.iou>=0.97",
         "Exit codes",
     ] {

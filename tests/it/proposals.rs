@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::fake::{Desk, Ran, read_json};
+use crate::fake::{Desk, Ran, read_json, write_mask};
 use crate::onnx::Graph;
 
 const FILE: &str = "graph.onnx";
@@ -70,6 +70,48 @@ fn prompts(desk: &Desk) -> Vec<(u64, u64)> {
         .iter()
         .map(|prompt| (number(prompt, "frame"), number(prompt, "object")))
         .collect()
+}
+
+#[test]
+fn proposed_objects_are_scored_by_their_masks() {
+    let desk = desk();
+    // The left half, where object 1 is, and something in a corner of the right that nobody proposes.
+    std::fs::create_dir(desk.path("gt")).unwrap();
+    for frame in [0, 2] {
+        write_mask(
+            &desk.path(format!("gt/0000{frame}.png")),
+            40,
+            30,
+            |x, y| match (x, y) {
+                (0..20, _) => 7,
+                (36.., 0..3) => 9,
+                _ => 0,
+            },
+        );
+    }
+    let ran = run(&desk, &["--gt", "gt"]);
+    ran.succeeds();
+    for words in ["found as object 1", "not found"] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+    let scores = &report(&desk)["scores"];
+    assert_eq!(scores["objects_by"], "overlap");
+    assert_eq!(scores["annotated_frames"], 2);
+    let [seven, nine] = scores["objects"].as_array().unwrap().as_slice() else {
+        panic!("{scores}")
+    };
+    assert_eq!(
+        (&seven["object"], &seven["matched"]),
+        (&json!(7), &json!(1))
+    );
+    assert_eq!(seven["mean"]["j_and_f"], 1.0);
+    // Nothing gave it away on the first frame: that counts too.
+    assert_eq!(seven["frames"], 2);
+    assert_eq!(
+        (&nine["tracked"], &nine["mean"]["j"]),
+        (&json!(false), &json!(0.0))
+    );
+    assert!(nine.get("matched").is_none(), "{nine}");
 }
 
 #[test]
@@ -240,7 +282,8 @@ fn files_that_propose_nothing_are_refused() {
         "[1,4+classes+32,anchors]",
     ]);
     run(&desk, &["--proposal-size", "64"]).refuses(&["images of 32x32 only"]);
-    run(&desk, &["--gt", "in"]).refuses(&["--gt cannot be used with --proposals"]);
+    run(&desk, &["--gt", "in", "--box", "1,1,9,9"])
+        .refuses(&["--gt cannot be used with --proposals and prompts"]);
     desk.holds(&[FILE, "in", "text.onnx"]);
 
     // It is not replaced by what comes of it.
