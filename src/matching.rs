@@ -31,7 +31,8 @@ impl Matcher {
         *self.shown[side].entry(id).or_default() += 1;
     }
 
-    /// Two objects that may be the same are both seen on a frame, with masks of this IoU, 0 to 1.
+    /// Two objects that may be the same are both seen on a frame, with masks of this IoU, 0 to 1; to be told also where
+    /// it is 0.
     pub fn pair(&mut self, first: u32, second: u32, iou: f64) {
         let (sum, frames) = self.pairs.entry((first, second)).or_default();
         *sum += iou;

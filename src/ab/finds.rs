@@ -150,10 +150,7 @@ pub fn compare(
             for other in shown(got) {
                 if sides[0].get(&one.object) == sides[1].get(&other.object) {
                     let iou = iou(&one.rle, &other.rle)?;
-                    // Most pairs have nothing in common.
-                    if iou > 0.0 {
-                        matcher.pair(one.object, other.object, iou);
-                    }
+                    matcher.pair(one.object, other.object, iou);
                 }
             }
         }
@@ -421,6 +418,20 @@ mod tests {
         // The other way round the same things are found and missed.
         let (finds, _) = compare(run(&other, &found), run(&one, &bears)).unwrap();
         assert_eq!((finds.found, finds.missed, finds.extra), (3, 1, 0));
+    }
+
+    #[test]
+    fn objects_that_meet_on_one_frame_only_are_not_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("one.json"), dir.path().join("other.json"));
+        write(&one, &[&[(1, 0..4)], &[(1, 0..4)], &[(1, 0..4)]]);
+        write(&other, &[&[(1, 0..4)], &[(1, 6..10)], &[(1, 6..10)]]);
+        let bear = |tracks: &Path| seen(tracks, &texts(&[("bear", &[1])])).unwrap();
+        let (expected, got) = (bear(&one), bear(&other));
+        let run = |tracks, texts| TextRun { tracks, texts };
+        let (finds, agreement) = compare(run(&one, &expected), run(&other, &got)).unwrap();
+        assert_eq!((finds.found, finds.missed, finds.extra), (0, 1, 1));
+        assert_eq!((finds.differing_frames, agreement), (3, None));
     }
 
     #[test]

@@ -269,9 +269,11 @@ impl Matching {
                 self.matcher.shows(side, u32::from(*id));
             }
         }
-        for (expected, got) in overlaps.both.keys() {
-            let iou = overlaps.iou(*expected, *got);
-            self.matcher.pair((*expected).into(), (*got).into(), iou);
+        for expected in overlaps.expected.keys() {
+            for got in overlaps.got.keys() {
+                let iou = overlaps.iou(*expected, *got);
+                self.matcher.pair((*expected).into(), (*got).into(), iou);
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Overlaps {
         Ok(overlaps)
     }
 
-    /// Intersection over union of a label of the ground truth and one of the result that meet, 0 to 1.
+    /// Intersection over union of a label of the ground truth and one of the result, 0 to 1.
     pub fn iou(&self, expected: u16, got: u16) -> f64 {
         let pixels = |map: &BTreeMap<u16, u64>, label| map.get(&label).copied().unwrap_or(0);
         let both = self.both.get(&(expected, got)).copied().unwrap_or(0);

@@ -28,6 +28,13 @@ pub(super) fn section(report: &AbReport, numbers: Option<&Numbers>) -> String {
     if !all.is_empty() {
         html.push_str(&format!("<p>{}.</p>", all.join("; ")));
     }
+    if baseline.run.is_none() {
+        html.push_str(&format!(
+            "<p class=\"note\">{} could not be run: what the others found has nothing to be compared with.</p></section>",
+            escape(&baseline.name)
+        ));
+        return html;
+    }
     for (place, text) in report.texts.iter().enumerate() {
         let compared: Vec<Compared<'_>> = report
             .variants
