@@ -1,7 +1,5 @@
 //! What a run leaves behind besides masks: `run.json` (the whole run) and `tracks.json` (every object on every frame).
 
-mod scores;
-
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Lines, Write};
 use std::path::{Path, PathBuf};
