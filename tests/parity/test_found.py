@@ -111,8 +111,7 @@ def test_variants_that_find_their_objects_are_compared(workshop, truth):
     assert c["finds"]["missed"] > 0 and c["finds"]["extra"] > 0
     # What was timed is the loop with the detector, not the tracker without an object.
     for variant in (a, b, c):
-        frame, stages = variant["timing"]["frame_s"]["median"], dict(variant["timing"]["stages_s"])
-        assert sum(value["median"] for value in stages.values()) < 0.95 * frame
+        assert {"detector", "detector_masks", "memory_attention"} <= set(dict(variant["timing"]["stages_s"]))
     assert a["run"]["scores"]["objects_by"] == "overlap"
     page = (workshop.folder / "found" / "ab" / "index.html").read_text()
     assert "What was found" in page and "“red bear”" in page and "of the ground truth alone" in page

@@ -1,5 +1,6 @@
 //! report/index.html: one file that needs nothing else.
 
+mod cost;
 mod found;
 mod sections;
 
@@ -88,8 +89,8 @@ pub fn render(report: &AbReport, pictures: &[Picture]) -> String {
             sections::viewer(report, numbers.as_ref(), !pictures.is_empty()),
         ),
         ("quality", sections::quality(report)),
-        ("time", sections::time(report)),
-        ("memory", sections::memory(report)),
+        ("time", cost::time(report)),
+        ("memory", cost::memory(report)),
         ("objects", sections::objects(report)),
         ("how", sections::how(report)),
         ("data", data),

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{GROUND_TRUTH, escape, ious_per_frame, scores_per_frame};
-use crate::ab::chart::{self, Bar, Line, Samples};
+use crate::ab::chart::{self, Line};
 use crate::ab::numbers::Numbers;
 use crate::ab::report::{AbReport, VariantReport};
 use crate::ab::verdict::{ENOUGH_IOU, J_AND_F_MARGIN};
 use crate::ab::{agreement::LOST, table};
-use crate::bench::report::{ArmReport, ORDER};
-use crate::bench::table::{NOISE, seconds, spread};
+use crate::bench::table::NOISE;
 use crate::matching::SAME;
 use crate::media::overlay::object_colour;
-use crate::size;
 
 pub(super) fn clip(report: &AbReport) -> String {
     let clip = &report.clip;
@@ -270,143 +268,6 @@ pub(super) fn quality(report: &AbReport) -> String {
     html
 }
 
-fn timed(report: &AbReport) -> Vec<(usize, &VariantReport, &ArmReport)> {
-    let variants = report.variants.iter().enumerate();
-    variants
-        .filter_map(|(place, variant)| Some((place, variant, variant.timing.as_ref()?)))
-        .collect()
-}
-
-pub(super) fn time(report: &AbReport) -> String {
-    let timed = timed(report);
-    if timed.is_empty() {
-        return "<p class=\"note\">No variant was timed.</p>".to_owned();
-    }
-    let samples: Vec<Samples<'_>> = timed
-        .iter()
-        .map(|(place, variant, arm)| Samples {
-            place: *place,
-            name: &variant.name,
-            rounds: arm
-                .rounds
-                .iter()
-                .map(|block| block.iter().map(|frame| frame.seconds).collect())
-                .collect(),
-            quartiles: [arm.frame_s.low, arm.frame_s.median, arm.frame_s.high],
-            text: spread(&arm.frame_s),
-        })
-        .collect();
-    let mut html = String::from("<h3>Seconds of a frame, every sample</h3>");
-    html.push_str(&chart::strips(&samples, seconds));
-    html.push_str("<p class=\"note\">A dot is one frame, the first round above, the last below; the box holds the middle half, the bar is the median.</p>");
-    html.push_str("<h3>Stages of a frame, medians</h3>");
-    let bars: Vec<Bar<'_>> = timed
-        .iter()
-        .map(|(_, variant, arm)| {
-            let place = |name: &str| ORDER.iter().position(|known| *known == name);
-            let mut parts: Vec<(f64, String, String)> = arm
-                .stages_s
-                .iter()
-                .map(|(name, spread)| {
-                    let class = format!("s{}", place(name).unwrap_or(ORDER.len()));
-                    (
-                        spread.median,
-                        class,
-                        format!("{name} {}", seconds(spread.median)),
-                    )
-                })
-                .collect();
-            let known: f64 = parts.iter().map(|(value, ..)| value).sum();
-            let rest = (arm.frame_s.median - known).max(0.0);
-            parts.push((
-                rest,
-                format!("s{}", ORDER.len()),
-                format!("the rest {}", seconds(rest)),
-            ));
-            Bar {
-                name: &variant.name,
-                parts,
-                text: seconds(arm.frame_s.median),
-            }
-        })
-        .collect();
-    html.push_str(&chart::bars(&bars));
-    let entry = |(place, name): (usize, &str)| {
-        format!(
-            "<li><span class=\"swatch s{place}\"></span>{}</li>",
-            name.replace('_', " ")
-        )
-    };
-    let names = ORDER.iter().copied().chain(["the rest"]);
-    html.push_str(&format!(
-        "<ul class=\"legend\">{}</ul>",
-        names.enumerate().map(entry).collect::<String>()
-    ));
-    html.push_str("<h3>From the start of the process to the first masks</h3>");
-    let bars: Vec<Bar<'_>> = timed
-        .iter()
-        .map(|(place, variant, arm)| Bar {
-            name: &variant.name,
-            parts: vec![
-                (
-                    arm.load_s,
-                    format!("c{}", place % 8),
-                    "until the model is loaded".to_owned(),
-                ),
-                (
-                    arm.cold_s - arm.load_s,
-                    "s4".to_owned(),
-                    "the first frame".to_owned(),
-                ),
-            ],
-            text: seconds(arm.cold_s),
-        })
-        .collect();
-    html.push_str(&chart::bars(&bars));
-    html.push_str(
-        "<p class=\"note\">In colour until the model is loaded, in grey the first frame.</p>",
-    );
-    html
-}
-
-pub(super) fn memory(report: &AbReport) -> String {
-    let timed = timed(report);
-    let mut html = String::new();
-    type Kind = (&'static str, fn(&ArmReport) -> Option<u64>);
-    let kinds: [Kind; 4] = [
-        ("Greatest resident memory of the process", |arm| {
-            arm.peak_resident_bytes
-        }),
-        ("Greatest size of the arena that all graphs share", |arm| {
-            arm.arena_peak_bytes
-        }),
-        ("Memory on the GPU", |arm| arm.device_bytes),
-        ("The bank: what is remembered of all objects", |arm| {
-            arm.bank_bytes
-        }),
-    ];
-    for (title, bytes) in kinds {
-        let bars: Vec<Bar<'_>> = timed
-            .iter()
-            .filter_map(|(place, variant, arm)| {
-                let bytes = bytes(arm)?;
-                Some(Bar {
-                    name: &variant.name,
-                    parts: vec![(bytes as f64, format!("c{}", place % 8), title.to_owned())],
-                    text: size::show(bytes),
-                })
-            })
-            .collect();
-        if !bars.is_empty() {
-            html.push_str(&format!("<h3>{title}</h3>{}", chart::bars(&bars)));
-        }
-    }
-    if html.is_empty() {
-        html.push_str("<p class=\"note\">No variant was timed.</p>");
-    }
-    html
-}
-
 pub(super) fn objects(report: &AbReport) -> String {
     let mut rows = String::new();
     for variant in &report.variants {
@@ -559,8 +420,8 @@ pub(super) fn how(report: &AbReport) -> String {
             format!(
                 "each variant finds its own and numbers them by itself. Those of two runs are matched within a text, one with one at most: the \
                  highest mean IoU over the frames that show either first, and at least {SAME} on average over those that show both. \
-                 Those of the ground truth likewise, without regard to texts. A time is that of the whole loop; what the named stages leave is \
-                 the detector's, and that of the decisions."
+                 Those of the ground truth likewise, without regard to texts. A time is that of the whole loop: detector, \
+                 decisions and tracker."
             ),
         ));
     }
