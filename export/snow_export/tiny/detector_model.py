@@ -12,7 +12,8 @@ from .model import tiny_config
 
 # The width of the tracker's pyramid: the reference makes the tracker's neck by the detector's configuration.
 HIDDEN = 128
-TEXT_WIDTH, TEXT_TOKENS, QUERIES = 64, 16, 40
+# The reference pads every text to 32 tokens.
+TEXT_WIDTH, TEXT_TOKENS, QUERIES = 64, 32, 40
 
 
 def tokenizer() -> CLIPTokenizer:
