@@ -7,6 +7,7 @@ dynamic quantisation). Attention, convolutions, norms and the resizing of masks 
 import hashlib
 import logging
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,24 @@ def linear_weights(stage: nn.Module) -> set[bytes]:
     return {_digest(array) for weight in arrays for array in (weight, weight.T)}
 
 
+def _part_shared_weights(model: onnx.ModelProto, arrays: dict[str, onnx.TensorProto]) -> set[str]:
+    """Gives every Gemm a weight of its own, and returns the names of those that had to share.
+
+    The library turns the weight of a Gemm round in place, so one that two of them share would be turned twice. Only the
+    heads that place boxes share theirs, and they are better off in float32.
+    """
+    gemms = [node for node in model.graph.node if node.op_type == "Gemm" and node.input[1] in arrays]
+    uses = Counter(node.input[1] for node in gemms)
+    shared = [node for node in gemms if uses[node.input[1]] > 1]
+    for number, node in enumerate(shared):
+        own = onnx.TensorProto()
+        own.CopyFrom(arrays[node.input[1]])
+        own.name = f"{own.name}_{number}"
+        model.graph.initializer.append(own)
+        node.input[1] = own.name
+    return {node.name for node in shared}
+
+
 def quantize_linear(path: Path, weights: set[bytes]) -> int:
     """Rewrites `<role>.onnx` and its data file in place, and returns how many linear layers were found.
 
@@ -41,6 +60,8 @@ def quantize_linear(path: Path, weights: set[bytes]) -> int:
     model = onnx.load(path)
     arrays = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
     nodes = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in arrays]
+    shared = _part_shared_weights(model, arrays)
+    nodes = [node for node in nodes if node.name not in shared]
     chosen = [node.name for node in nodes if _digest(numpy_helper.to_array(arrays[node.input[1]])) in weights]
     if not chosen:
         raise ExportError(f"{path.name}: none of its {len(nodes)} constant matrices is a linear layer's weight")

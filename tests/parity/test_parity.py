@@ -159,7 +159,10 @@ def test_int8_on_trained_weights(workshop):
     checkpoint = ROOT / "models" / "snow-tiny" / "checkpoint"
     clip, prompts = ROOT / "demo" / "clip.mp4", ROOT / "demo" / "prompts.json"
     runs = [
-        workshop.run(workshop.bundle(checkpoint, 224, precision), clip, prompts, f"trained-{precision}")
+        # With the detector, as another test needs them: an export takes longer than the run.
+        workshop.run(
+            workshop.bundle(checkpoint, 224, precision, "tracker,detector"), clip, prompts, f"trained-{precision}"
+        )
         for precision in ("int8", "fp32")
     ]
     result = compare(*runs)
