@@ -231,6 +231,18 @@ def test_average_precision_of_known_answers():
     assert tally.average_precision() == pytest.approx((1 + 2 / 5) / 2)
 
 
+def test_objects_that_are_not_asked_for_count_neither_way():
+    first, second = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    first[:2], second[2:] = True, True
+    tally = Tally()
+    tally.add(np.array([0.9, 0.8]), np.stack((second, first)), [first, second], [True, False])
+    assert tally.objects == 1
+    assert tally.average_precision() == 1
+    missed = Tally()
+    missed.add(np.array([0.9]), first[None], [first, second], [True, False])
+    assert missed.average_precision() == 1
+
+
 def test_a_detector_is_published_beside_its_tracker(tmp_path):
     """One checkpoint that both reference classes read; weights in half precision, the tracker's those it had."""
     tracker = new_model(4)

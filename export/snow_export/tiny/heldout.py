@@ -37,11 +37,11 @@ SETS = {
 FAIR_SHARE, FAIR_AREA = 0.6, 0.003
 
 
-def fair_objects(clip: Clip) -> list[int]:
-    """Objects that a user could point at on frame 0."""
-    seen = clip.seen()[0]
-    enough = FAIR_AREA * clip.ids[0].size
-    return [o for o in range(1, len(seen)) if seen[o] >= enough and seen[o] >= FAIR_SHARE * clip.areas[0, o]]
+def fair_objects(clip: Clip, frame: int = 0) -> list[int]:
+    """Objects that a user could point at on a frame."""
+    seen = clip.seen()[frame]
+    enough = FAIR_AREA * clip.ids[frame].size
+    return [o for o in range(1, len(seen)) if seen[o] >= enough and seen[o] >= FAIR_SHARE * clip.areas[frame, o]]
 
 
 def box_of(inside: np.ndarray) -> list[int]:
