@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::masks::Limit;
+
 /// Everything that a judgement rests on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
@@ -25,6 +27,19 @@ pub struct Facts {
     pub no_bundle: Option<String>,
     /// The provider that was asked for and has to serve; null when any will do.
     pub required: Option<String>,
+    /// Why no provider's masks were compared with the processor's; null if they were, or if there was nothing to say of it.
+    pub not_compared: Option<NotCompared>,
+}
+
+/// Why masks were not compared.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NotCompared {
+    /// Whether it was asked for.
+    pub asked: bool,
+    /// Why not.
+    pub why: String,
+    /// What to do to have it done.
+    pub fix: String,
 }
 
 /// The machine and its system.
@@ -170,6 +185,36 @@ pub struct ProviderFacts {
     pub memory: Option<MemoryFacts>,
     /// The bundle's graphs, as they ran.
     pub graphs: Vec<GraphFacts>,
+    /// How its masks of the drawn clip agree with the processor's; null for the processor, and where it was not compared.
+    pub masks: Option<MasksFacts>,
+    /// Why the drawn clip could not be followed on it; null if it could, or was not tried.
+    pub clip_failure: Option<Failure>,
+}
+
+/// A provider's masks of the drawn clip, against the processor's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MasksFacts {
+    /// Frames that were followed.
+    pub frames: usize,
+    /// Masks of the processor, of all objects on all frames, that are not empty.
+    pub seen: usize,
+    /// What each object has to keep.
+    pub limit: Limit,
+    /// Each object, all of them followed in one batch.
+    pub together: Vec<ObjectAgreement>,
+    /// Each object, followed one at a time (`--chunk 1`).
+    pub alone: Vec<ObjectAgreement>,
+}
+
+/// How an object's masks agree with the processor's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ObjectAgreement {
+    /// The object, from 1.
+    pub object: u32,
+    /// IoU of the masks at the resolution of the logits, averaged over the frames; 0 to 1.
+    pub mean_iou: f64,
+    /// Relative L2 distance of the logits, averaged over the frames; null if a value is not finite.
+    pub relative_l2: Option<f64>,
 }
 
 /// What ended a trial.

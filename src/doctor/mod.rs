@@ -2,9 +2,11 @@
 //!
 //! Three parts: what is looked at becomes plain [`facts`]; [`diagnose`] turns facts into findings, each with a fix, and
 //! looks at nothing; [`Report`] is both together, as `--json` writes them. Each provider is tried in a process of its own
-//! ([`trial`]), so that a crash is a fact like any other.
+//! ([`trial`]), so that a crash is a fact like any other. A provider that is not the processor also follows a short drawn clip
+//! ([`clip`]), and its masks are held against the processor's ([`masks`]).
 
 pub mod attention;
+pub mod clip;
 pub mod diagnose;
 pub mod elf;
 pub mod facts;
@@ -13,6 +15,7 @@ pub mod gpu;
 pub mod host;
 pub mod library;
 pub mod links;
+pub mod masks;
 pub mod memory;
 pub mod packages;
 pub mod trial;

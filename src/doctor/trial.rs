@@ -4,10 +4,12 @@
 //! [`Event::Begin`] says what it was doing.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::attention;
+use super::clip::{self, Followed};
 use super::facts::{
     Failure, FailureKind, GoldenFacts, GraphFacts, LibraryFacts, MemoryFacts, Placement,
     ProviderFacts,
@@ -15,7 +17,8 @@ use super::facts::{
 use super::golden::{self, GoldenError};
 use super::memory;
 use crate::bundle::{Bundle, GraphFile};
-use crate::graph::{Graph, GraphError, Runtime, RuntimeOptions};
+use crate::graph::{Backend, Graph, GraphError, Provider, Runtime, RuntimeOptions};
+use crate::tracker::{Graphs, ModelSpec, check_precision};
 
 /// What is to be tried.
 #[derive(Debug, Clone)]
@@ -28,6 +31,17 @@ pub struct Trial {
     pub objects: usize,
     /// Bytes that graphs may take; no plan is made without.
     pub budget: Option<u64>,
+    /// With this, the drawn clip is followed with the bundle, and nothing else is done.
+    pub clip: Option<ClipTrial>,
+}
+
+/// The drawn clip, to be followed.
+#[derive(Debug, Clone)]
+pub struct ClipTrial {
+    /// The file that the logits go to, as [`clip::write`] writes them.
+    pub file: PathBuf,
+    /// Frames to follow.
+    pub frames: usize,
 }
 
 /// What a trial tells.
@@ -103,7 +117,8 @@ fn attempt(
     };
     tell(begin("loading the library", None));
     let options = RuntimeOptions {
-        record_placement: true,
+        // The clip runs as `snow-ort run` would run it.
+        record_placement: trial.clip.is_none(),
         ..trial.options.clone()
     };
     let mut runtime = Runtime::load(&options)?;
@@ -119,6 +134,11 @@ fn attempt(
         return Ok(());
     };
     let bundle = Bundle::open(dir)?;
+    if let Some(plan) = &trial.clip {
+        return follow(&bundle, runtime, plan, &mut |during| {
+            tell(begin(during, None))
+        });
+    }
     for graph in &bundle.manifest().graphs {
         let role = graph.role.as_str();
         tell(begin(&format!("running graph {role}"), Some(role)));
@@ -129,6 +149,40 @@ fn attempt(
         let memory = memory::fit(&bundle, &mut runtime, trial.objects, budget)?;
         tell(Event::Memory(memory));
     }
+    Ok(())
+}
+
+/// Follows the drawn clip. The processor is what others are held against, so there one object at a time will do.
+fn follow(
+    bundle: &Bundle,
+    runtime: Runtime,
+    plan: &ClipTrial,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Box<dyn std::error::Error + 'static>> {
+    let provider = runtime.provider();
+    check_precision(bundle, provider)?;
+    let spec = ModelSpec::of(bundle)?;
+    let backend: Rc<dyn Backend> = Rc::new(runtime);
+    let run = |chunk: usize| {
+        let graphs = Graphs::load(bundle, backend.as_ref())?;
+        clip::follow(
+            spec.clone(),
+            Rc::clone(&backend),
+            graphs,
+            plan.frames,
+            chunk,
+        )
+    };
+    let together = match provider {
+        Provider::Cpu => None,
+        _ => {
+            tell("following the objects of the drawn clip together");
+            Some(run(clip::OBJECTS)?)
+        }
+    };
+    tell("following the objects of the drawn clip one at a time");
+    let alone = run(1)?;
+    clip::write(&plan.file, &Followed { together, alone })?;
     Ok(())
 }
 

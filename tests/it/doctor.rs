@@ -14,7 +14,7 @@ fn golden_bundle() -> PathBuf {
 }
 
 /// The program with a cache of its own and no GPU, whatever the machine has.
-fn doctor(desk: &Desk) -> Command {
+pub fn doctor(desk: &Desk) -> Command {
     let bin = desk.path("tools");
     std::fs::create_dir_all(&bin).unwrap();
     let smi = bin.join("nvidia-smi");

@@ -101,7 +101,7 @@ fn wheel(version: &str) -> (String, CudaFacts) {
 }
 
 /// A GPU with a recent driver and that wheel; CUDA serves.
-fn with_gpu(name: &str, (major, minor): (u32, u32), version: &str) -> Facts {
+pub fn with_gpu(name: &str, (major, minor): (u32, u32), version: &str) -> Facts {
     let mut facts = plain();
     facts.driver = Driver {
         pci_devices: Some(1),
@@ -132,7 +132,7 @@ fn v100(version: &str) -> Facts {
     facts
 }
 
-fn bundle(precision: &str) -> BundleFacts {
+pub fn bundle(precision: &str) -> BundleFacts {
     BundleFacts {
         dir: PathBuf::from("models/m"),
         precision: Some(precision.to_owned()),
@@ -143,7 +143,7 @@ fn bundle(precision: &str) -> BundleFacts {
     }
 }
 
-fn judged(facts: Facts) -> Report {
+pub fn judged(facts: Facts) -> Report {
     let report = Report::new(facts);
     for finding in &report.findings {
         assert!(!finding.what.trim().is_empty(), "{finding:?}");
@@ -154,7 +154,7 @@ fn judged(facts: Facts) -> Report {
 
 /// The only finding that matters, which has to be `code`.
 #[track_caller]
-fn only(facts: Facts, severity: Severity, code: &str) -> Finding {
+pub fn only(facts: Facts, severity: Severity, code: &str) -> Finding {
     let report = judged(facts);
     let matter: Vec<&Finding> = report
         .findings
@@ -175,7 +175,7 @@ fn only(facts: Facts, severity: Severity, code: &str) -> Finding {
 }
 
 #[track_caller]
-fn names(text: &str, words: &[&str]) {
+pub fn names(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word:?} is not in {text:?}");
     }

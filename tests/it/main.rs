@@ -4,6 +4,7 @@ mod ab;
 mod bench;
 mod bundle;
 mod cli;
+mod clip;
 mod contact_sheet;
 mod detect;
 mod doctor;

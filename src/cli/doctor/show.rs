@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::cli::{counted, say};
-use crate::doctor::facts::{CudaFacts, Facts, GraphFacts, ProviderFacts};
+use crate::doctor::facts::{CudaFacts, Facts, GraphFacts, MasksFacts, ProviderFacts};
+use crate::doctor::masks::{Limit, mean};
 use crate::doctor::{MOST_OBJECTS, Report, Severity, Verdict};
 use crate::size;
 
@@ -202,6 +203,42 @@ fn provider(tried: &ProviderFacts, lines: &mut Vec<String>) {
             memory.budget_bytes >> 20
         ));
     }
+    if let Some(masks) = &tried.masks {
+        lines.push(format!("  {:<18} {}", "masks", masks_text(masks)));
+    }
+    if let Some(failure) = &tried.clip_failure {
+        lines.push(format!(
+            "  {:<18} not compared: {}: {}",
+            "masks", failure.during, failure.reason
+        ));
+    }
+}
+
+/// How masks of the drawn clip agree with the processor's: in one line if both ways do alike.
+fn masks_text(masks: &MasksFacts) -> String {
+    let ways = [
+        (&masks.together, "at once"),
+        (&masks.alone, "one at a time"),
+    ];
+    let right = ways.iter().all(|(way, _)| masks.limit.all(way));
+    let figures: Vec<String> = ways
+        .iter()
+        .map(|(way, how)| {
+            let figure = match (mean(way), masks.limit) {
+                ((_, None), _) => "not finite".to_owned(),
+                ((iou, _), Limit::IouAtLeast(_)) => format!("mean IoU {iou:.4}"),
+                ((_, Some(distance)), Limit::L2AtMost(_)) => format!("relative L2 {distance:.1e}"),
+            };
+            format!("{figure} {how}")
+        })
+        .collect();
+    format!(
+        "{} masks as the processor: {} over {}, {}",
+        if right { "same" } else { "NOT the same" },
+        figures.join(" and "),
+        counted(masks.together.len() as u64, "object"),
+        counted(masks.frames as u64, "frame"),
+    )
 }
 
 fn graph_text(graph: &GraphFacts) -> String {
@@ -230,4 +267,80 @@ fn graph_text(graph: &GraphFacts) -> String {
         ));
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::facts::{LibraryFacts, ObjectAgreement};
+
+    fn agreement(ious: [f64; 4]) -> Vec<ObjectAgreement> {
+        let objects = (1..).zip(ious);
+        objects
+            .map(|(object, mean_iou)| ObjectAgreement {
+                object,
+                mean_iou,
+                relative_l2: Some(1.0 - mean_iou),
+            })
+            .collect()
+    }
+
+    /// A GPU whose masks of objects in a batch agree so.
+    fn report(together: [f64; 4]) -> Report {
+        Report::new(Facts {
+            library: LibraryFacts {
+                path: Some("libonnxruntime.so".into()),
+                version: Some("1.26.0".to_owned()),
+                ..LibraryFacts::default()
+            },
+            providers: vec![ProviderFacts {
+                provider: "cuda".to_owned(),
+                serves: true,
+                masks: Some(MasksFacts {
+                    frames: 6,
+                    seen: 24,
+                    limit: Limit::IouAtLeast(0.97),
+                    together: agreement(together),
+                    alone: agreement([0.999; 4]),
+                }),
+                ..ProviderFacts::default()
+            }],
+            ..Facts::default()
+        })
+    }
+
+    #[track_caller]
+    fn says(report: &Report, expected: &[&str]) {
+        let text = lines(report).join("\n");
+        for words in expected {
+            assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn masks_that_agree_are_one_line() {
+        says(
+            &report([0.999; 4]),
+            &[
+                "  masks              same masks as the processor: mean IoU 0.9990 at once and mean IoU 0.9990 one at a time over \
+                 4 objects, 6 frames",
+                "all fine",
+            ],
+        );
+    }
+
+    #[test]
+    fn masks_that_do_not_agree_say_which_and_what_to_do() {
+        says(
+            &report([0.0, 0.677, 0.66, 0.941]),
+            &[
+                "masks              NOT the same masks as the processor: mean IoU 0.5695 at once",
+                "error (masks-wrong): cuda (ONNX Runtime 1.26.0)",
+                "    4 objects at once, 6 frames: mean IoU 0.5695 (object 1 0.000, object 2 0.677, object 3 0.660, object 4 0.941)",
+                "    one object at a time: mean IoU 0.9990, which is right",
+                "    fix: follow one object at a time (`snow-ort run --chunk 1`)",
+                "it does not work: 1 error",
+            ],
+        );
+    }
 }

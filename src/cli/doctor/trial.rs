@@ -14,8 +14,9 @@ use super::DoctorArgs;
 use crate::cli::args::{RuntimeArgs, one_or_more};
 use crate::cli::say;
 use crate::doctor::attention;
+use crate::doctor::clip;
 use crate::doctor::facts::{LibraryFacts, ProviderFacts};
-use crate::doctor::trial::{self, End, Event, Trial};
+use crate::doctor::trial::{self, ClipTrial, End, Event, Trial};
 use crate::graph::Provider;
 
 /// How often it is asked whether the process is done.
@@ -40,6 +41,14 @@ pub(crate) struct TrialArgs {
     #[arg(long, value_name = "BYTES")]
     pub budget: Option<u64>,
 
+    /// Follow the drawn clip instead, and write its logits to this file
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub clip: Option<PathBuf>,
+
+    /// Frames of the clip to follow
+    #[arg(long, value_name = "N", default_value_t = clip::FRAMES)]
+    pub frames: usize,
+
     #[command(flatten)]
     pub runtime: RuntimeArgs,
 }
@@ -53,6 +62,10 @@ pub(crate) fn run(args: &TrialArgs) -> Result<()> {
         bundle: args.model.clone(),
         objects: args.objects.get(),
         budget: args.budget,
+        clip: args.clip.clone().map(|file| ClipTrial {
+            file,
+            frames: args.frames,
+        }),
     };
     let mut written = Ok(());
     trial::run(&plan, &mut |event: Event| {
@@ -79,6 +92,15 @@ pub(super) struct Launch<'a> {
     pub bundle: Option<&'a Path>,
     pub budget: Option<u64>,
     pub timeout: Duration,
+    /// Follow the drawn clip instead of trying what there is.
+    pub clip: Option<Clip<'a>>,
+}
+
+/// The drawn clip, to be followed.
+pub(super) struct Clip<'a> {
+    /// Where its logits go.
+    pub file: &'a Path,
+    pub frames: usize,
 }
 
 /// Starts the process, waits for it, and concludes. Its files lie in `desk`.
@@ -89,8 +111,9 @@ pub(super) fn start(
     library: &mut LibraryFacts,
 ) -> Result<ProviderFacts> {
     let provider = launch.provider.to_string();
-    let events = desk.join(format!("{provider}.jsonl"));
-    let printed = desk.join(format!("{provider}.txt"));
+    let kind = launch.clip.as_ref().map_or("trial", |_| "clip");
+    let events = desk.join(format!("{provider}-{kind}.jsonl"));
+    let printed = desk.join(format!("{provider}-{kind}.txt"));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.arg("doctor-trial").arg("--events").arg(&events);
@@ -107,9 +130,13 @@ pub(super) fn start(
     if let Some(budget) = launch.budget {
         command.args(["--budget", &budget.to_string()]);
     }
+    if let Some(clip) = &launch.clip {
+        command.arg("--clip").arg(clip.file);
+        command.args(["--frames", &clip.frames.to_string()]);
+    }
     // Its last words are shown, and a stack is none.
     command.env("RUST_BACKTRACE", "0");
-    if launch.provider == Provider::Cuda {
+    if launch.provider == Provider::Cuda && launch.clip.is_none() {
         command.env(attention::VARIABLE, "1");
     }
     // Into a file: a pipe that nobody reads would stop the process, and both streams keep their order.

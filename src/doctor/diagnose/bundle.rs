@@ -61,7 +61,7 @@ fn what_and_fix(message: &str) -> (String, String) {
     }
 }
 
-fn precision(bundle: &BundleFacts) -> Option<Precision> {
+pub(super) fn precision(bundle: &BundleFacts) -> Option<Precision> {
     let known = [Precision::Fp32, Precision::Fp16, Precision::Int8];
     let name = bundle.precision.as_deref()?;
     known.into_iter().find(|known| known.to_string() == name)

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cuda;
+mod masks;
 
 use super::elf::numbers;
 use super::facts::{Facts, Failure, FailureKind, ProviderFacts};
@@ -15,6 +16,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     processor(facts, &mut findings);
     cuda::findings(facts, &mut findings);
     bundle::findings(facts, &mut findings);
+    masks::findings(facts, &mut findings);
     findings
 }
 
