@@ -311,6 +311,20 @@ mod tests {
     }
 
     #[test]
+    fn the_projects_model_is_small_and_sam3_is_not() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tiny = root.join("models/snow-tiny/snow-tiny-336-fp16");
+        let mut manifest = crate::bundle::Bundle::peek(&tiny).unwrap();
+        assert!(is_small(&manifest));
+        manifest.grid = 72;
+        let graphs = manifest.graphs.iter_mut();
+        for data in graphs.filter_map(|graph| graph.data.as_mut()) {
+            data.bytes = 900 << 20;
+        }
+        assert!(!is_small(&manifest));
+    }
+
+    #[test]
     fn what_was_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clip.safetensors");

@@ -30,14 +30,14 @@ pub fn doctor(desk: &Desk) -> Command {
 }
 
 /// Puts a script in place of nvidia-smi.
-fn nvidia_smi(desk: &Desk, script: &str) {
+pub fn nvidia_smi(desk: &Desk, script: &str) {
     let smi = desk.path("tools/nvidia-smi");
     std::fs::create_dir_all(smi.parent().unwrap()).unwrap();
     std::fs::write(&smi, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&smi, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn json(command: &mut Command) -> (Ran, Value) {
+pub fn json(command: &mut Command) -> (Ran, Value) {
     let ran: Ran = command.args(["--json", "-"]).output().unwrap().into();
     let report = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
     (ran, report)
@@ -55,7 +55,7 @@ fn has_library() -> bool {
 
 /// The finding with a code.
 #[track_caller]
-fn finding<'r>(report: &'r Value, code: &str) -> &'r Value {
+pub fn finding<'r>(report: &'r Value, code: &str) -> &'r Value {
     let findings = report["findings"].as_array().unwrap();
     let found = findings.iter().find(|finding| finding["code"] == code);
     found.unwrap_or_else(|| panic!("no {code} in {findings:#?}"))

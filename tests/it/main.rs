@@ -20,6 +20,7 @@ mod memory;
 mod onnx;
 mod output;
 mod policy;
+mod posing;
 mod prompts;
 mod proposals;
 mod scores;

@@ -1,0 +1,139 @@
+//! `snow-ort doctor` where a GPU computes wrongly, without a GPU: ONNX Runtime's library behind a table of functions in which the
+//! CUDA provider is the processor (`posing.c`).
+
+use std::mem::{offset_of, size_of};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ort::sys::OrtApi;
+
+use crate::doctor::{doctor, finding, json, nvidia_smi};
+use crate::fake::{Desk, FakeBundle, Ran};
+
+/// Builds the library beside a part for GPUs that is none; `None` without the real one.
+fn posing(desk: &Desk) -> Option<(PathBuf, PathBuf)> {
+    let real = match snow_ort::graph::library::find(None) {
+        Ok(library) => library.path,
+        Err(error) => {
+            println!("skipped: {error}");
+            return None;
+        }
+    };
+    let built = |name: &str, more: &[String]| {
+        let library = desk.path(name);
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-o"]).arg(&library);
+        assert!(command.args(more).status().unwrap().success());
+        library
+    };
+    macro_rules! at {
+        ($name:literal, $field:ident) => {
+            format!(
+                "-D{}={}",
+                $name,
+                offset_of!(OrtApi, $field) / size_of::<fn()>()
+            )
+        };
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/posing.c");
+    let more = [
+        at!("CREATE_OPTIONS", CreateCUDAProviderOptions),
+        at!("UPDATE_OPTIONS", UpdateCUDAProviderOptions),
+        at!("RELEASE_OPTIONS", ReleaseCUDAProviderOptions),
+        at!("APPEND", SessionOptionsAppendExecutionProvider_CUDA_V2),
+        at!("MEMORY_INFO", CreateMemoryInfo),
+        at!("REGISTER", CreateAndRegisterAllocator),
+        at!("REGISTER_V2", CreateAndRegisterAllocatorV2),
+        at!("SESSION", CreateSession),
+        format!("-DENTRIES={}", size_of::<OrtApi>() / size_of::<fn()>()),
+        source.display().to_string(),
+        "-ldl".to_owned(),
+    ];
+    let library = built("libonnxruntime.so.1.26.0", &more);
+    std::fs::write(desk.path("empty.c"), "").unwrap();
+    let empty = desk.path("empty.c").display().to_string();
+    built("libonnxruntime_providers_cuda.so", &[empty]);
+    nvidia_smi(
+        desk,
+        "echo '0, NVIDIA H100 80GB HBM3, 9.0, 81559, 580.95.05, 3'",
+    );
+    Some((library, real))
+}
+
+#[test]
+fn a_gpu_with_other_masks_is_an_error_and_one_with_the_same_is_fine() {
+    let desk = Desk::new();
+    let Some((library, real)) = posing(&desk) else {
+        return;
+    };
+    let command = |wrong: Option<&Path>, more: &[&str]| {
+        let mut command = doctor(&desk);
+        command.env("POSING_AS", &real);
+        if let Some(decoder) = wrong {
+            command.env("POSING_DECODER", decoder);
+        }
+        command.arg("--ort-lib").arg(&library);
+        command.arg("--model").arg(&desk.bundle.dir).args(more);
+        command
+    };
+    let says = |ran: &Ran, code: i32, expected: &[&str]| {
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        for words in expected {
+            assert!(
+                ran.stdout.contains(words),
+                "{words:?} is not in {}",
+                ran.stdout
+            );
+        }
+    };
+    let ran: Ran = command(None, &[]).output().unwrap().into();
+    println!("{}", ran.stdout);
+    says(
+        &ran,
+        0,
+        &[
+            "same masks as the processor: mean IoU 1.0000 at once and mean IoU 1.0000 one at a time over 4 objects, 6 frames",
+            "all fine",
+        ],
+    );
+
+    let mut tampered = FakeBundle::new();
+    tampered.narrow_masks();
+    let decoder = tampered.dir.join("mask_decoder.onnx");
+    let ran: Ran = command(Some(&decoder), &[]).output().unwrap().into();
+    println!("{}", ran.stdout);
+    says(
+        &ran,
+        2,
+        &[
+            "NOT the same masks as the processor: mean IoU 0.5000 at once",
+            "error (masks-wrong): cuda (ONNX Runtime 1.26.0",
+            "on NVIDIA H100 80GB HBM3: the masks of a drawn clip are not the processor's (expected a mean IoU of at least 0.98 \
+             for each object in fp32)",
+            "fix: use --provider cpu, until ONNX Runtime 1.26.0 is replaced by another version: install onnxruntime-gpu 1.31.1",
+            "it does not work: 1 error",
+        ],
+    );
+    let (ran, report) = json(&mut command(Some(&decoder), &["--compare"]));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(finding(&report, "masks-wrong")["severity"], "error");
+    let masks = &report["facts"]["providers"][1]["masks"];
+    assert_eq!(masks["limit"], serde_json::json!({"iou_at_least": 0.98}));
+    for way in ["together", "alone"] {
+        assert_eq!(masks[way].as_array().unwrap().len(), 4, "{masks}");
+        assert_eq!(masks[way][3]["object"], 4);
+        assert_eq!(masks[way][3]["mean_iou"], 0.5);
+    }
+
+    // Left out, nothing is found, and what was seen elsewhere is said.
+    let ran: Ran = command(Some(&decoder), &["--no-compare"])
+        .output()
+        .unwrap()
+        .into();
+    says(
+        &ran,
+        0,
+        &["note (masks-seen-wrong): ONNX Runtime 1.26.0", "all fine"],
+    );
+    assert!(!ran.stdout.contains("masks  "), "{}", ran.stdout);
+}
