@@ -2,7 +2,7 @@
 
 use super::outputs::Placed;
 use super::{counted, say, score};
-use crate::report::RunReport;
+use crate::report::{RunReport, TextReport};
 use crate::size;
 
 /// Prints what a run came to, and where its results are.
@@ -33,6 +33,9 @@ pub(super) fn show(report: &RunReport, placed: &Placed) {
             counted(looks.looks, "frame")
         ));
     }
+    for text in &report.texts {
+        say(&format!("found    {}", of_text(text)));
+    }
     say(&format!("masks    {}", placed.run.join("masks").display()));
     say(&format!(
         "tracks   {}",
@@ -53,5 +56,19 @@ pub(super) fn show(report: &RunReport, placed: &Placed) {
     }
     for line in report.scores.iter().flat_map(score::table) {
         say(&line);
+    }
+}
+
+/// What a text found, with the numbers that its objects have in the masks.
+fn of_text(text: &TextReport) -> String {
+    let numbers: Vec<String> = text
+        .objects
+        .iter()
+        .map(|found| found.object.to_string())
+        .collect();
+    match numbers.as_slice() {
+        [] => format!("\"{}\": nothing", text.text),
+        [one] => format!("\"{}\": object {one}", text.text),
+        several => format!("\"{}\": objects {}", text.text, several.join(", ")),
     }
 }

@@ -367,6 +367,24 @@ fn objects_are_looked_for_on_every_nth_frame() {
 }
 
 #[test]
+fn the_last_lines_say_what_each_text_found() {
+    let mut desk = Desk::with_images(2, 40, 30);
+    give_detector(&mut desk);
+    let mut args = vec!["in", "--text", "bear", "--text", "a dog", "--out", "out"];
+    args.extend(["--follow", "max_objects=1"]);
+    let ran = desk.run(&args);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.stdout.contains("found    \"bear\": object 1\n"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stdout.contains("found    \"a dog\": nothing\n"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn wrong_intervals_are_refused() {
     let desk = Desk::new();
     for (args, words) in [
