@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from snow_export.tiny.captioned import CaptionedBatches, Pairs, boxes_of, captioned
+from snow_export.tiny.batches import boxes_of
+from snow_export.tiny.captioned import CaptionedBatches, Pairs, captioned
 from snow_export.tiny.captions import COLOURS, PATTERNS, SHAPES, Caption, Looks, absent, draw, elsewhere, words
 from snow_export.tiny.clips import make_clip
 from snow_export.tiny.coats import named_coat

@@ -148,11 +148,13 @@ class Batch:
         return Prompt(self.coords, self.labels, self.truth[:, 0].float() if self.by_mask else None)
 
 
-def windows(pool: Pool, view: View, count: int, dice: np.random.Generator) -> tuple[Tensor, Tensor, np.ndarray]:
+def windows(
+    pool: Pool, frames: int, side: int, count: int, dice: np.random.Generator
+) -> tuple[Tensor, Tensor, np.ndarray]:
     """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`, and
     the slots `[b]` that they come from.
     """
-    device, frames, side = pool.frames.device, view.frames, view.side
+    device = pool.frames.device
     made = pool.frames.shape[1]
     slots = dice.integers(pool.count, size=count)
     stride = dice.integers(1, (made - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
@@ -208,15 +210,21 @@ def _pixels(mask: Tensor, share: Tensor) -> Tensor:
     return torch.stack((index % mask.shape[2], index // mask.shape[2]), dim=1).float()
 
 
+def boxes_of(masks: Tensor) -> Tensor:
+    """Corners f32 `[..., 4]` in pixels around masks bool `[..., h, w]`, right and bottom exclusive; an empty mask gives
+    the whole picture.
+    """
+    edges = []
+    for axis in (-2, -1):
+        any_set = masks.any(dim=axis).int()
+        edges += [any_set.argmax(dim=-1), any_set.shape[-1] - any_set.flip(-1).argmax(dim=-1)]
+    left, right, top, bottom = edges
+    return torch.stack((left, top, right, bottom), dim=-1).float()
+
+
 def _boxes(mask: Tensor, jitter: Tensor) -> Tensor:
     """Corners `[n, 2, 2]` of the box around each mask bool `[n, h, w]`, moved by `jitter` `[n, 2, 2]` of its size."""
-    corners = []
-    for axis in (1, 2):
-        any_set = mask.any(dim=axis).int()
-        low = any_set.argmax(dim=1)
-        high = any_set.shape[1] - any_set.flip(1).argmax(dim=1)
-        corners.append(torch.stack((low, high), dim=1))
-    box = torch.stack(corners, dim=2).float()
+    box = boxes_of(mask).unflatten(1, (2, 2))
     return (box + jitter * (box[:, 1:] - box[:, :1])).clamp(0, mask.shape[1])
 
 
@@ -225,7 +233,7 @@ def make_batch(pool: Pool, view: View, step: int, seed: int, rank: int = 0, shri
     device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
     count, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
-    images, ids, _ = windows(pool, view, count, dice)
+    images, ids, _ = windows(pool, view.frames, view.side, count, dice)
     images = _recoloured(images, dice)
 
     areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import CLIPTokenizer
 
-from .batches import MOST_OBJECTS, Pool, View, windows
+from .batches import MOST_OBJECTS, Pool, boxes_of, windows
 from .captions import VISUAL, Caption, Looks, draw
 from .clips import SEEDS, Settings, make_clip
 from .detector_model import TEXT_TOKENS, tokenizer
@@ -123,7 +123,7 @@ def make_pairs(
 ) -> Pairs:
     """`count` pictures of a step with `captions` captions each; every fourth step shows boxes instead of words."""
     dice = np.random.default_rng((seed, step, 4))
-    images, ids, slots = windows(pool.pool, View(1, side, count, 0, 0, ()), count, dice)
+    images, ids, slots = windows(pool.pool, 1, side, count, dice)
     gain = torch.from_numpy(dice.uniform(0.9, 1.1, (count, 1, 1, 1)).astype(np.float32))
     images = (images[:, 0] * gain).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     ids = ids[:, 0]
@@ -185,15 +185,3 @@ def _boxes_of(
     corners = (corners + jitter * size).clamp(0, 1)
     low, high = corners[..., :2], corners[..., 2:]
     return torch.cat(((low + high) / 2, (high - low).clamp(min=0.01)), dim=-1), torch.from_numpy(labels)
-
-
-def boxes_of(masks: Tensor) -> Tensor:
-    """Corners f32 `[..., 4]` in pixels around masks bool `[..., h, w]`, right and bottom exclusive; an empty mask gives
-    the whole picture.
-    """
-    edges = []
-    for axis in (-2, -1):
-        any_set = masks.any(dim=axis).int()
-        edges += [any_set.argmax(dim=-1), any_set.shape[-1] - any_set.flip(-1).argmax(dim=-1)]
-    left, right, top, bottom = edges
-    return torch.stack((left, top, right, bottom), dim=-1).float()

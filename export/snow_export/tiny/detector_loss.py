@@ -15,10 +15,12 @@ from torch import Tensor
 from transformers import Sam3Model
 from transformers.models.sam3.modeling_sam3 import box_cxcywh_to_xyxy, inverse_sigmoid
 
-from .captioned import Pairs, boxes_of
+from .batches import boxes_of
+from .captioned import Pairs
+from .rollout import mask_loss
 
 BOX_COST, GIOU_COST, SCORE_COST = 5.0, 2.0, 2.0
-# Weights of the terms; a mask and its picture-wide sketch are weighed inside `_mask_loss`.
+# Weights of the terms; that of masks is 1.
 BOX, GIOU, SCORE, PRESENCE, SKETCH = 5.0, 2.0, 2.0, 1.0, 1.0
 
 
@@ -106,16 +108,6 @@ def _match(costs: np.ndarray, counts: list[int]) -> np.ndarray:
     return chosen
 
 
-def _mask_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-    """`[N]` of logits and coverages `[N, h, w]`, weighed as the tracker's."""
-    cross = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    probability = logits.sigmoid()
-    focal = (cross * (probability - wanted).abs() ** 2).flatten(1).mean(dim=1)
-    overlap = (probability * wanted).flatten(1).sum(dim=1)
-    dice = 1 - (2 * overlap + 1) / (probability.flatten(1).sum(dim=1) + wanted.flatten(1).sum(dim=1) + 1)
-    return 20 * focal + dice
-
-
 def loss_of(model: Sam3Model, found: Found, pairs: Pairs) -> Tensor:
     """Five figures, f32 `[5]`: the loss; mean mask IoU of matched candidates; mean score of matched candidates and of
     others where something is there; share of pairs whose presence is on the right side. The loss has a gradient.
@@ -146,8 +138,11 @@ def loss_of(model: Sam3Model, found: Found, pairs: Pairs) -> Tensor:
     coverage = F.interpolate(truth.float(), grid, mode="area")
     wanted = F.interpolate(truth.any(dim=1, keepdim=True).float(), grid, mode="area")[:, 0]
     presence = F.binary_cross_entropy_with_logits(found.presence, there.float().expand(layers, -1))
-    mask_loss = _mask_loss(masks.flatten(0, 1), coverage.flatten(0, 1)).view(total, most)
-    loss = PRESENCE * presence + SKETCH * _mask_loss(sketch, wanted).mean() + (mask_loss * filled).sum() / objects
+    loss = (
+        PRESENCE * presence
+        + SKETCH * mask_loss(sketch, wanted).mean()
+        + (mask_loss(masks, coverage) * filled).sum() / objects
+    )
     # Where nothing is there, presence says so: scores only have to tell candidates apart.
     weight = torch.where(there, 1.0, 0.1)[:, None]
     for boxes_of_layer, logits in zip(found.boxes, found.logits, strict=True):

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import CLIPTokenizer, Sam3Config, Sam3Model, Sam3TrackerVideoModel, Sam3VideoConfig, Sam3VideoModel
 
 from ..words import clip_tokenizer
 from .captions import words
-from .model import tiny_config
+from .model import share_parameters, spread_weights, tiny_config
 
 # The width of the tracker's pyramid: the reference makes the tracker's neck by the detector's configuration.
 HIDDEN = 128
@@ -59,9 +58,7 @@ def new_detector(seed: int, tracker: Sam3TrackerVideoModel, side: int, vocabular
     """
     torch.manual_seed(seed)
     model = Sam3Model(Sam3Config(**detector_config(side, vocabulary)))
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.reset_parameters()
+    spread_weights(model)
     decoder = model.detr_decoder
     with torch.no_grad():
         for table in (decoder.query_embed, decoder.presence_token, model.geometry_encoder.cls_embed):
@@ -84,9 +81,7 @@ def new_detector(seed: int, tracker: Sam3TrackerVideoModel, side: int, vocabular
 def detector_at(model: Sam3Model, side: int) -> Sam3Model:
     """A detector of another side that shares all parameters with `model`."""
     other = Sam3Model(Sam3Config(**detector_config(side, model.vocab_size)))
-    for name, parameter in model.named_parameters():
-        owner, _, leaf = name.rpartition(".")
-        setattr(other.get_submodule(owner), leaf, parameter)
+    share_parameters(model, other)
     return other
 
 

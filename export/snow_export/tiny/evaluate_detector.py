@@ -28,6 +28,7 @@ from .. import reference_detector
 from .captioned import LEAST_SEEN, captioned
 from .captions import Caption, absent, draw, elsewhere
 from .clips import SEEDS, make_clip
+from .evaluate import region
 from .heldout import SOURCE_SIDE, fair_objects
 
 # Candidates below are not worth a mask: the curve ends there.
@@ -67,14 +68,18 @@ class Reference:
     """`Sam3Model` as transformers has it."""
 
     def __init__(self, checkpoint: Path, side: int):
-        self.model, self.side = reference_detector.load_detector(str(checkpoint), side), side
+        self.model = reference_detector.load_detector(str(checkpoint), side)
         self.processor = reference_detector.load_processor(str(checkpoint), side, [0.5] * 3, [0.5] * 3)
 
+    @torch.inference_mode()
     def detect(self, picture: Picture) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each caption: scores `[n]` and masks bool `[n, h, w]` at the picture's size."""
-        answers = []
+        answers, seen = [], None
         for caption in picture.captions:
             inputs = reference_detector.inputs_for(self.processor, picture.image, caption.text, [])
+            pixels = inputs.pop("pixel_values")
+            seen = seen or self.model.get_vision_features(pixel_values=pixels)
+            inputs["vision_embeds"] = seen
             output = reference_detector.detect(self.model, inputs)
             scores = output["scores"]
             kept = scores >= LEAST_SCORE
@@ -132,7 +137,7 @@ class Tally:
         self.objects += sum(fair)
         free = sorted(range(len(truth)), key=lambda o: not fair[o])
         for index in np.argsort(-scores, kind="stable"):
-            overlaps = [_iou(masks[index], truth[o]) for o in free]
+            overlaps = [region(masks[index], truth[o]) for o in free]
             best = int(np.argmax(overlaps)) if overlaps else -1
             hit = best >= 0 and overlaps[best] >= 0.5
             if hit and not fair[free.pop(best)]:
@@ -149,11 +154,6 @@ class Tally:
         return float((precision * right).sum() / max(self.objects, 1))
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else 0.0
-
-
 def figures(engine: Reference | Onnx, count: int, threshold: float) -> dict[str, float | int]:
     """AP50 overall and by what captions speak of, and how captions that are true of nothing fared."""
     names = ("captions", "all_that_shows", "object", "shape", "colour", "pattern", "with_a_word_off")
@@ -168,8 +168,8 @@ def figures(engine: Reference | Onnx, count: int, threshold: float) -> dict[str,
             if not wanted:
                 quiet[near].append(not len(kept))
             else:
-                hits += [any(_iou(m, t) >= 0.5 for m in kept) for t, asked in zip(truth, fair, strict=True) if asked]
-                said += [any(_iou(m, t) >= 0.5 for t in truth) for m in kept]
+                hits += [any(region(m, t) >= 0.5 for m in kept) for t, asked in zip(truth, fair, strict=True) if asked]
+                said += [any(region(m, t) >= 0.5 for t in truth) for m in kept]
             tallies["with_a_word_off"].add(scores, masks, truth, fair)
             if near:
                 continue

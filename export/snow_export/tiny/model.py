@@ -40,6 +40,13 @@ def tiny_config(side: int = 224) -> Sam3TrackerVideoConfig:
     return config
 
 
+def spread_weights(model: nn.Module) -> None:
+    """Draws linear layers and convolutions as PyTorch does by default, with a spread that fits their width."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.reset_parameters()
+
+
 def new_model(seed: int) -> Sam3TrackerVideoModel:
     """A model ready to learn.
 
@@ -48,9 +55,7 @@ def new_model(seed: int) -> Sam3TrackerVideoModel:
     """
     torch.manual_seed(seed)
     model = Sam3TrackerVideoModel(tiny_config())
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.reset_parameters()
+    spread_weights(model)
     shared = model.shared_image_embedding.positional_embedding
     model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
     with torch.no_grad():
@@ -78,10 +83,15 @@ def trained_model(folder: Path) -> Sam3TrackerVideoModel:
 def resized(model: Sam3TrackerVideoModel, side: int) -> Sam3TrackerVideoModel:
     """A model of another side that shares all parameters with `model`."""
     other = Sam3TrackerVideoModel(tiny_config(side))
+    share_parameters(model, other)
     buffers = dict(model.named_buffers())
-    for name, parameter in model.named_parameters():
-        owner, _, leaf = name.rpartition(".")
-        setattr(other.get_submodule(owner), leaf, parameter)
     for name in ("shared_image_embedding", "prompt_encoder.shared_embedding"):
         other.get_submodule(name).positional_embedding = buffers[f"{name}.positional_embedding"]
     return other
+
+
+def share_parameters(model: nn.Module, other: nn.Module) -> None:
+    """Gives `other`, of the same architecture, the parameters of `model` themselves."""
+    for name, parameter in model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        setattr(other.get_submodule(owner), leaf, parameter)

@@ -179,19 +179,23 @@ def targets(truth: Tensor, low: int) -> Tensor:
     return F.interpolate(truth.float().unsqueeze(1), (low, low), mode="area")[:, 0]
 
 
+def mask_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Focal and dice loss, as SAM 2 weighs them, of logits and coverages in 0..1 `[..., h, w]`: `[...]`."""
+    cross = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    probability = logits.sigmoid()
+    off = (probability - wanted).abs()
+    focal = (cross * off**2).flatten(-2).mean(dim=-1)
+    overlap = (probability * wanted).flatten(-2).sum(dim=-1)
+    dice = 1 - (2 * overlap + 1) / (probability.flatten(-2).sum(dim=-1) + wanted.flatten(-2).sum(dim=-1) + 1)
+    return 20 * focal + dice
+
+
 def _candidate_losses(candidates: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Mask loss and IoU, `[N, K]` each, of candidate logits and their targets `[N, K, h, w]`."""
-    cross = F.binary_cross_entropy_with_logits(candidates, wanted, reduction="none")
-    probability = candidates.sigmoid()
-    off = (probability - wanted).abs()
-    focal = (cross * off**2).flatten(2).mean(dim=2)
-    overlap = (probability * wanted).flatten(2).sum(dim=2)
-    dice = 1 - (2 * overlap + 1) / (probability.flatten(2).sum(dim=2) + wanted.flatten(2).sum(dim=2) + 1)
-    mask_loss = 20 * focal + dice
     guess, truth = candidates.detach() > 0, wanted > 0.5
     union = (guess | truth).flatten(2).sum(dim=2)
     iou = (guess & truth).flatten(2).sum(dim=2) / union.clamp(min=1)
-    return mask_loss, iou
+    return mask_loss(candidates, wanted), iou
 
 
 def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,12 +208,12 @@ def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
     candidates = prediction.masks[:, 1:] if prediction.several else prediction.masks[:, :1]
     guesses = prediction.iou[:, 1:] if prediction.several else prediction.iou[:, :1]
     wanted = target.unsqueeze(1).expand_as(candidates)
-    mask_loss, iou = _candidate_losses(candidates, wanted)
-    best = mask_loss.detach().argmin(dim=1, keepdim=True)
+    losses, iou = _candidate_losses(candidates, wanted)
+    best = losses.detach().argmin(dim=1, keepdim=True)
     iou_loss = (guesses - iou).abs().mean(dim=1)
     there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
     # Hidden objects are rare, and a score that leans towards what is common would never notice them.
     there = there * torch.where(visible, 1.0, 2.0)
-    loss = visible * (mask_loss.gather(1, best)[:, 0] + iou_loss) + there
+    loss = visible * (losses.gather(1, best)[:, 0] + iou_loss) + there
     taken = prediction.chosen() - 1 if prediction.several else prediction.chosen()
     return loss, torch.where(visible, iou.gather(1, taken.unsqueeze(1))[:, 0], torch.nan)

@@ -6,7 +6,6 @@ gradients are averaged.
 """
 
 import argparse
-import json
 import math
 import os
 import time
@@ -16,15 +15,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
+from .learner import Curve, Learner, learning_rate
 from .model import new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
-EMA_DECAY = 0.999
 FIGURES = ("loss", "iou_first", "iou_later", "score_right")
 
 
@@ -45,12 +43,6 @@ def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
     later = torch.cat(ious[1:]).nanmean() if len(ious) > 1 else torch.full_like(losses[0], torch.nan)
     loss = torch.stack(losses).mean()
     return torch.stack([loss, ious[0].nanmean(), later.detach(), torch.stack(right).mean().detach()])
-
-
-def learning_rate(step: int, done: float, peak: float) -> float:
-    """Warm-up of 300 steps, then a cosine to a hundredth while `done` goes from 0 to 1."""
-    warm = min(1.0, (step + 1) / 300)
-    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 class Graph:
@@ -87,23 +79,8 @@ class Graph:
         return self.figures.detach().clone()
 
 
-def optimisers(parameters: list[nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of linear layers, AdamW for all else.
-
-    Against AdamW for everything, on the same batches (16 single-frame windows, 32 objects, rate 1e-3): from new weights
-    the loss of steps 200 to 250 was 1.65 instead of 1.72, from trained ones that of steps 250 to 300 of a schedule of
-    300 was 0.535 instead of 0.543.
-    """
-    matrices = [p for p in parameters if p.ndim == 2 and min(p.shape) >= 32]
-    others = [p for p in parameters if not (p.ndim == 2 and min(p.shape) >= 32)]
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=others[0].is_cuda),
-    ]
-
-
-class Training:
-    """A model, the mean of its recent weights, and its optimisers."""
+class Training(Learner):
+    """A tracker that learns, at each side that it is trained at."""
 
     def __init__(self, model: nn.Module, device: torch.device, rate: float, graphs: bool):
         self.model = model
@@ -112,18 +89,9 @@ class Training:
         self.trackers = {side: Tracker(self._at(side), rounded=device.type == "cuda") for side in (224, 336)}
         for part in (self.model, *self.trackers.values()):
             part.to(device).train()
-        self.named = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self.mean = {name: value.detach().clone() for name, value in self.named.items()}
-        # One buffer holds all gradients: cheap to clear, to average between GPUs, and to clip.
-        self.flat_grad = torch.zeros(sum(value.numel() for value in self.named.values()), device=device)
-        start = 0
-        for value in self.named.values():
-            value.grad = self.flat_grad[start : start + value.numel()].view_as(value)
-            start += value.numel()
-        self.optimisers = optimisers(list(self.named.values()), rate)
+        super().__init__(model, rate)
         self.graphs: dict[tuple, Graph] | None = {} if graphs else None
         self.memory = None
-        self.step = 0
 
     def _at(self, side: int) -> nn.Module:
         return self.model if side == self.model.config.image_size else resized(self.model, side)
@@ -142,63 +110,18 @@ class Training:
             self.graphs[key] = Graph(tracker, batch, self.flat_grad, self.memory)
         return self.graphs[key].run(batch)
 
-    def update(self, rate: float, ranks: int) -> None:
-        """One step of the optimisers along `flat_grad`, averaged over the ranks and cut to a length of 1."""
-        if ranks > 1:
-            dist.all_reduce(self.flat_grad)
-            self.flat_grad /= ranks
-        self.flat_grad *= (1 / self.flat_grad.norm().clamp(min=1e-6)).clamp(max=1)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self.named.values()], 1 - decay)
-
     def save(self, folder: Path) -> None:
         """Writes `checkpoint/` (the mean weights, as transformers saves them) and what a resume needs."""
-        state = {"step": torch.tensor(self.step)}
-        state |= {f"weight.{name}": value.detach() for name, value in self.named.items()}
-        state |= {f"mean.{name}": value for name, value in self.mean.items()}
-        for number, optimiser in enumerate(self.optimisers):
-            for index, entry in optimiser.state_dict()["state"].items():
-                state |= {f"optimiser.{number}.{index}.{key}": value for key, value in entry.items()}
-        save_file({key: value.cpu().contiguous() for key, value in state.items()}, folder / "state.safetensors.partial")
         raw = {name: value.detach().clone() for name, value in self.named.items()}
-        self._load(self.mean)
+        self.load(self.mean)
         self.model.save_pretrained(folder / "checkpoint.partial")
-        self._load(raw)
+        self.load(raw)
         target = folder / "checkpoint"
         target.mkdir(exist_ok=True)
         for path in (folder / "checkpoint.partial").iterdir():
             path.rename(target / path.name)
         (folder / "checkpoint.partial").rmdir()
-        (folder / "state.safetensors.partial").rename(folder / "state.safetensors")
-
-    def resume(self, folder: Path) -> None:
-        """Loads what `save` wrote, if there is something."""
-        path = folder / "state.safetensors"
-        if not path.exists():
-            return
-        state = load_file(path)
-        self._load({name: state[f"weight.{name}"] for name in self.named})
-        for name, value in self.mean.items():
-            value.copy_(state[f"mean.{name}"])
-        for number, optimiser in enumerate(self.optimisers):
-            entries: dict[int, dict[str, Tensor]] = {}
-            for name, value in state.items():
-                if name.startswith(f"optimiser.{number}."):
-                    _, _, index, key = name.split(".")
-                    entries.setdefault(int(index), {})[key] = value
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": entries, "param_groups": groups})
-        self.step = int(state["step"])
-
-    @torch.no_grad()
-    def _load(self, values: dict[str, Tensor]) -> None:
-        for name, parameter in self.named.items():
-            parameter.copy_(values[name])
+        self.save_state(folder)
 
 
 def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -237,7 +160,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     # cuDNN plans its attention anew for every shape, and a rollout has one for each length of the memory.
     torch.backends.cuda.enable_cudnn_sdp(False)
     stream = clip_stream(options, rank, number, device)
-    since, window = time.monotonic(), []
+    curve = Curve(options.out / "curve.jsonl" if rank == 0 else None, FIGURES)
     steps = schedule[-1].until
     last = min(options.steps, steps) if options.steps else steps
     minutes = 0.0
@@ -251,19 +174,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
         figures = training.gradient(batch, kind)
         done = max(training.step / steps, minutes / options.finish_in)
         training.update(learning_rate(training.step, done, options.rate), options.gpus)
-        # Reading a value would wait for the device at every step.
-        window.append(figures)
-        training.step += 1
+        curve.add(figures)
         minutes = agreed((time.monotonic() - begun) / 60, minutes, training.step, options.gpus, device)
         stop = minutes > min(options.minutes, options.finish_in)
         if training.step % options.every == 0 or stop:
-            means = torch.stack(window).nanmean(dim=0).tolist()
-            values = dict(zip(FIGURES, means, strict=True)) | {"seconds": (time.monotonic() - since) / len(window)}
-            if not math.isfinite(values["loss"]):
-                raise SystemExit(f"step {training.step}: the loss is {values['loss']}; resume with a smaller --rate")
-            if rank == 0:
-                report(options.out / "curve.jsonl", training.step, values)
-            since, window = time.monotonic(), []
+            curve.line(training.step)
         if rank == 0 and (training.step % 1000 == 0 or stop):
             training.save(options.out)
         if stop:
@@ -284,14 +199,6 @@ def agreed(minutes: float, before: float, step: int, ranks: int, device: torch.d
     shared = torch.tensor([minutes], device=device)
     dist.broadcast(shared, 0)
     return float(shared.item())
-
-
-def report(log: Path, step: int, values: dict[str, float]) -> None:
-    """Prints a line of the curve and adds it to its file."""
-    line = json.dumps({"step": step} | {key: round(value, 4) for key, value in values.items()})
-    print(line, flush=True)
-    with log.open("a") as file:
-        file.write(line + "\n")
 
 
 def main() -> None:
