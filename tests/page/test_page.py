@@ -1,30 +1,21 @@
 """The page of `snow-ort ab`, in a headless Chromium: seen, clicked, dragged and typed at, as a person would."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from webdriver import Browser, missing
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
 RIGHT = "\ue014"
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
+def page(snow_ort, tmp_path_factory) -> Path:
     """A report on the demo clip: the small model against one whose masks mean nothing, and a variant that fails."""
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    program = shutil.which("snow-ort", path=TARGET)
-    if program is None:
-        pytest.skip(f"snow-ort is not built in {TARGET}")
     out = tmp_path_factory.mktemp("ab") / "report"
     tiny, random = "models/snow-tiny/snow-tiny-336-fp16", "tests/fixtures/snow-random-112-fp16"
-    command = [program, "ab", "demo/clip.mp4", "--prompts", "demo/prompts.json", "--gt", "demo/gt", "--out", str(out)]
+    command = [snow_ort, "ab", "demo/clip.mp4", "--prompts", "demo/prompts.json", "--gt", "demo/gt", "--out", str(out)]
     for variant in (f"tiny={tiny}", f"random={random}", f"tight={tiny},mem-limit=1MiB"):
         command += ["--variant", variant]
     command += ["--max-frames", "10", "--warm", "2", "--rounds", "2", "--block", "2", "--page-frames", "6"]
@@ -32,15 +23,6 @@ def page(tmp_path_factory) -> Path:
     assert done.returncode == 2 and "tight failed" in done.stderr, done.stderr
     assert "Stay with tiny" in done.stdout
     return out / "index.html"
-
-
-@pytest.fixture(scope="module")
-def browser(page):
-    """A browser of a desk's size with the page."""
-    with Browser() as browser:
-        browser.look(1100, 900)
-        browser.open(page)
-        yield browser
 
 
 def test_the_page_says_which_variant_and_why_one_failed(page, browser):

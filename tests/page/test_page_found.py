@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from webdriver import Browser, missing
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
 FOLLOW = {"score_threshold": 0.1, "new_object_score": 0.3, "match_iou": 0.8, "recondition_every": 3, "max_objects": 5}
 FOLLOW |= {"hotstart_delay": 0, "hotstart_unmatched": 0, "hotstart_duplicate": 0}
 
@@ -34,17 +30,12 @@ def bundle(folder: Path, seed: int, precision: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
+def page(snow_ort, tmp_path_factory) -> Path:
     """A report of two texts: a variant in another precision, and one that finds other things."""
-    if (why := missing()) is not None:
-        pytest.skip(why)
     pytest.importorskip("transformers")
-    program = shutil.which("snow-ort", path=TARGET)
-    if program is None:
-        pytest.skip(f"snow-ort is not built in {TARGET}")
     folder = tmp_path_factory.mktemp("found")
     models = {"a": bundle(folder, 1, "fp32"), "b": bundle(folder, 1, "fp16"), "c": bundle(folder, 3, "fp32")}
-    command = [program, "ab", "demo/clip.mp4", "--max-frames", "12", "--out", str(folder / "report")]
+    command = [snow_ort, "ab", "demo/clip.mp4", "--max-frames", "12", "--out", str(folder / "report")]
     command += [f"--variant={name}={path}" for name, path in models.items()]
     command += [f"--follow={name}={value}" for name, value in FOLLOW.items()]
     command += ["--text", "red bear", "--text", "<dog>", "--gt", "demo/gt"]
@@ -52,15 +43,6 @@ def page(tmp_path_factory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder / "report" / "index.html"
-
-
-@pytest.fixture(scope="module")
-def browser(page):
-    """A browser of a desk's size with the page."""
-    with Browser() as browser:
-        browser.look(1100, 900)
-        browser.open(page)
-        yield browser
 
 
 def test_each_text_has_a_table_of_its_objects(page, browser):
