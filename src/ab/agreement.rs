@@ -1,5 +1,7 @@
 //! How alike the masks of two runs of one clip are.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::AbError;
@@ -68,31 +70,13 @@ pub fn lost_from(series: impl DoubleEndedIterator<Item = (u64, f64)>) -> Option<
 /// # Errors
 /// A file that cannot be read, masks that are none, or runs of different lengths.
 pub fn compare(baseline: TracksReader, other: TracksReader) -> Result<Option<Agreement>, AbError> {
-    let (theirs, ours) = (baseline.path().to_owned(), other.path().to_owned());
-    let bad = |detail: String| AbError::Results {
-        path: ours.clone(),
-        detail,
-    };
     let mut objects: Vec<ObjectAgreement> = Vec::new();
-    let (mut baseline, mut other) = (baseline, other);
-    loop {
-        let (expected, got) = match (baseline.next(), other.next()) {
-            (None, None) => break,
-            (Some(expected), Some(got)) => (expected, got),
-            _ => {
-                return Err(bad(format!(
-                    "it has another number of frames than {}",
-                    theirs.display()
-                )));
-            }
-        };
-        let read = |frame: std::io::Result<FrameTracks>| frame.map_err(|e| bad(e.to_string()));
-        let (expected, got) = (read(expected)?, read(got)?);
+    side_by_side(baseline, other, |[expected, got]| {
         for track in &expected.objects {
             let counterpart = got.objects.iter().find(|o| o.object == track.object);
             let counterpart = counterpart
-                .ok_or_else(|| bad(format!("frame {} lacks object {}", got.frame, track.object)))?;
-            let iou = iou(&track.rle, &counterpart.rle).map_err(&bad)?;
+                .ok_or_else(|| format!("frame {} lacks object {}", got.frame, track.object))?;
+            let iou = iou(&track.rle, &counterpart.rle)?;
             let place = objects
                 .iter()
                 .position(|known| known.object == track.object);
@@ -105,9 +89,46 @@ pub fn compare(baseline: TracksReader, other: TracksReader) -> Result<Option<Agr
                 iou,
             });
         }
-    }
+        Ok(())
+    })?;
     objects.sort_by_key(|object| object.object);
     Ok(Agreement::of(objects))
+}
+
+/// What is wrong with a run's results.
+pub(super) fn bad<E: ToString>(path: &Path) -> impl Fn(E) -> AbError {
+    move |detail| AbError::Results {
+        path: path.to_owned(),
+        detail: detail.to_string(),
+    }
+}
+
+/// Goes through two runs frame by frame; what `look` has to say against a frame is said of the second run.
+///
+/// # Errors
+/// A file that cannot be read, runs of different lengths, and what `look` says.
+pub(super) fn side_by_side(
+    baseline: TracksReader,
+    other: TracksReader,
+    mut look: impl FnMut([&FrameTracks; 2]) -> Result<(), String>,
+) -> Result<(), AbError> {
+    let (theirs, ours) = (baseline.path().to_owned(), other.path().to_owned());
+    let (mut baseline, mut other) = (baseline, other);
+    loop {
+        match (baseline.next(), other.next()) {
+            (None, None) => return Ok(()),
+            (Some(expected), Some(got)) => {
+                let (expected, got) = (expected.map_err(bad(&theirs))?, got.map_err(bad(&ours))?);
+                look([&expected, &got]).map_err(bad(&ours))?;
+            }
+            _ => {
+                return Err(bad(&ours)(format!(
+                    "it has another number of frames than {}",
+                    theirs.display()
+                )));
+            }
+        }
+    }
 }
 
 /// Intersection over union of two masks; 1 if both are empty.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::AbError;
-use super::agreement::{Agreement, FrameIou, ObjectAgreement, iou};
+use super::agreement::{Agreement, FrameIou, ObjectAgreement, bad, iou, side_by_side};
 use crate::matching::Matcher;
 use crate::report::{FrameTracks, ObjectTrack, TextReport, TracksReader};
 
@@ -282,13 +282,6 @@ fn shown(frame: &FrameTracks) -> impl Iterator<Item = &ObjectTrack> {
     frame.objects.iter().filter(|object| object.area > 0)
 }
 
-fn bad<E: ToString>(path: &Path) -> impl Fn(E) -> AbError {
-    move |detail| AbError::Results {
-        path: path.to_owned(),
-        detail: detail.to_string(),
-    }
-}
-
 fn open(path: &Path) -> Result<TracksReader, AbError> {
     TracksReader::open(path).map_err(bad(path))
 }
@@ -297,25 +290,9 @@ fn open(path: &Path) -> Result<TracksReader, AbError> {
 fn both(
     baseline: TextRun<'_>,
     variant: TextRun<'_>,
-    mut look: impl FnMut([&FrameTracks; 2]) -> Result<(), String>,
+    look: impl FnMut([&FrameTracks; 2]) -> Result<(), String>,
 ) -> Result<(), AbError> {
-    let (mut expected, mut got) = (open(baseline.tracks)?, open(variant.tracks)?);
-    loop {
-        match (expected.next(), got.next()) {
-            (None, None) => return Ok(()),
-            (Some(one), Some(other)) => {
-                let one = one.map_err(bad(baseline.tracks))?;
-                let other = other.map_err(bad(variant.tracks))?;
-                look([&one, &other]).map_err(bad(variant.tracks))?;
-            }
-            _ => {
-                return Err(bad(variant.tracks)(format!(
-                    "it has another number of frames than {}",
-                    baseline.tracks.display()
-                )));
-            }
-        }
-    }
+    side_by_side(open(baseline.tracks)?, open(variant.tracks)?, look)
 }
 
 #[cfg(test)]

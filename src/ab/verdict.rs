@@ -7,6 +7,7 @@ use super::finds::Finds;
 use super::report::VariantReport;
 use super::warnings;
 use crate::bench::stats::Ratio;
+use crate::words::counted;
 
 /// As good as the best: J&F at most this much below it.
 pub const J_AND_F_MARGIN: f64 = 0.01;
@@ -160,11 +161,6 @@ fn sentence(
     }
     let (time, quality) = (time_text(chosen, baseline), quality_text(chosen, baseline));
     format!("Run {what}: {time}, {quality}.")
-}
-
-/// A number of things, in words.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn time_text(variant: &VariantReport, baseline: &VariantReport) -> String {

@@ -1,7 +1,7 @@
 //! What to know before believing a verdict.
 
 use super::report::VariantReport;
-use super::verdict::counted;
+use crate::words::counted;
 
 /// Rounds of one variant that are further apart than this ratio say that the machine did something else as well.
 const QUIET: f64 = 1.25;

@@ -41,6 +41,17 @@ pub(super) struct Looking<'a> {
     pub texts: usize,
 }
 
+impl<'a> Looking<'a> {
+    /// With the detector of the tracker's own bundle, or of another.
+    pub fn with(bundle: &'a Bundle, other: Option<&'a Bundle>, texts: usize) -> Self {
+        Self {
+            bundle: other.unwrap_or(bundle),
+            own_images: other.is_some(),
+            texts,
+        }
+    }
+}
+
 /// Objects that texts find: how many there will be is not known.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sought {

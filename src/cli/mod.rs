@@ -37,6 +37,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::doctor::Verdict;
 use crate::graph::Provider;
+pub(crate) use crate::words::counted;
 
 /// The exit code of whatever could not be done.
 pub(crate) const EXIT_FAILED: u8 = 2;
@@ -166,11 +167,6 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-/// A number of things, in words: `1 frame`, `2 frames`.
-pub(crate) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// One line to stdout. Nobody listening is no reason to fail.

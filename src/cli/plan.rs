@@ -97,11 +97,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
         let mut bundle = Bundle::open(dir)?;
         args.policy.apply(&mut bundle);
         let detecting = texts::detecting(args.det_res, args.bundles.models.as_deref(), &bundle)?;
-        let looking = args.texts.map(|texts| Looking {
-            bundle: detecting.as_ref().unwrap_or(&bundle),
-            own_images: detecting.is_some(),
-            texts: texts.get(),
-        });
+        let looking = args
+            .texts
+            .map(|texts| Looking::with(&bundle, detecting.as_ref(), texts.get()));
         let objects = args.objects.get();
         let groups = match &looking {
             Some(looking) => {

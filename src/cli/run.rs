@@ -19,6 +19,7 @@ use super::score::Scorer;
 use super::signals::Interrupt;
 use super::sink::{Sink, SinkOptions, SinkStats};
 use super::survey::survey;
+use super::texts::Coming;
 use super::{chain, complain, counted, guard, models, summary, texts};
 use crate::bundle::Bundle;
 use crate::detector::{DetectorTimes, described};
@@ -162,24 +163,21 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
         let images = images.map(|count| count as usize);
         let bounds = [most, whole.then_some(num_frames), images];
         let most_frames = bounds.into_iter().flatten().min();
-        let looking = Looking {
-            bundle: detecting.as_ref().unwrap_or(&bundle),
-            own_images: detecting.is_some(),
-            texts: distinct.len(),
+        let coming = Coming {
+            num_frames,
+            most: most_frames,
+            likely: most_frames.or(info.frames_hint.map(|count| count as usize)),
         };
-        let follow = texts::options(&args.text, looking.bundle, most_frames)?;
-        let frames = most_frames.or(info.frames_hint.map(|count| count as usize));
-        let sought = texts::sought(&args.text, &follow, frames);
-        let (plan, chunk, most_objects) = budget::settle_sought(
+        let (follow, plan) = texts::settle(
+            &args.text,
             &bundle,
-            looking,
-            sought,
+            Looking::with(&bundle, detecting.as_ref(), distinct.len()),
+            coming,
             args.chunk,
             args.mem_limit,
             &mut runtime,
         )?;
-        let tracker = TrackerOptions { num_frames, chunk };
-        (Some(follow.with(tracker, most_objects)), plan, chunk)
+        (Some(follow), plan, follow.tracker.chunk)
     };
     let detecting = detecting.as_ref();
     if let Some(discovery) = &mut discovery {

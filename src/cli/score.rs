@@ -279,7 +279,7 @@ impl Matching {
 }
 
 /// `object 3`, or `objects 1, 2, 5`; None if there is none.
-fn listed(objects: impl Iterator<Item = u32>) -> Option<String> {
+pub(super) fn listed(objects: impl Iterator<Item = u32>) -> Option<String> {
     let names: Vec<String> = objects.map(|object| object.to_string()).collect();
     let plural = if names.len() == 1 { "" } else { "s" };
     (!names.is_empty()).then(|| format!("object{plural} {}", names.join(", ")))

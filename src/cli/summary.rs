@@ -61,14 +61,7 @@ pub(super) fn show(report: &RunReport, placed: &Placed) {
 
 /// What a text found, with the numbers that its objects have in the masks.
 fn of_text(text: &TextReport) -> String {
-    let numbers: Vec<String> = text
-        .objects
-        .iter()
-        .map(|found| found.object.to_string())
-        .collect();
-    match numbers.as_slice() {
-        [] => format!("\"{}\": nothing", text.text),
-        [one] => format!("\"{}\": object {one}", text.text),
-        several => format!("\"{}\": objects {}", text.text, several.join(", ")),
-    }
+    let objects = score::listed(text.objects.iter().map(|found| found.object));
+    let objects = objects.unwrap_or_else(|| "nothing".to_owned());
+    format!("\"{}\": {objects}", text.text)
 }

@@ -7,11 +7,13 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::args::{RunArgs, one_or_more};
-use super::budget::Sought;
+use super::budget::{self, Looking, Sought};
 use super::models;
 use crate::bundle::{Bundle, Follow};
 use crate::detector::described;
 use crate::follower::{FollowOptions, parameters_of};
+use crate::graph::Runtime;
+use crate::plan::Plan;
 use crate::report::TextReport;
 use crate::tracker::TrackerOptions;
 
@@ -129,15 +131,43 @@ pub(super) fn detecting(
     Ok(Some(other))
 }
 
-/// How to follow: the bundle's parameters with those that were set.
+/// The frames of a clip, as far as they are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Coming {
+    /// The clip's, as the tracker takes them.
+    pub num_frames: usize,
+    /// The most that come, if that is certain.
+    pub most: Option<usize>,
+    /// How many come, as it seems.
+    pub likely: Option<usize>,
+}
+
+/// How to follow what is found, and the plan if there is a limit: chunk and number of objects fit in it.
 ///
 /// # Errors
-/// A bundle without a detector, or a parameter that does not exist or has another type.
-pub(super) fn options(
+/// A bundle without a detector, a parameter that does not exist or has another type, or too little memory.
+pub(super) fn settle(
     args: &TextArgs,
     bundle: &Bundle,
-    most_frames: Option<usize>,
-) -> Result<FollowOptions> {
+    looking: Looking<'_>,
+    coming: Coming,
+    chunk: Option<NonZeroUsize>,
+    limit: Option<u64>,
+    runtime: &mut Runtime,
+) -> Result<(FollowOptions, Option<Plan>)> {
+    let follow = options(args, looking.bundle, coming.most)?;
+    let sought = sought(args, &follow, coming.likely);
+    let (plan, chunk, most_objects) =
+        budget::settle_sought(bundle, looking, sought, chunk, limit, runtime)?;
+    let tracker = TrackerOptions {
+        num_frames: coming.num_frames,
+        chunk,
+    };
+    Ok((follow.with(tracker, most_objects), plan))
+}
+
+/// How to follow: the bundle's parameters with those that were set.
+fn options(args: &TextArgs, bundle: &Bundle, most_frames: Option<usize>) -> Result<FollowOptions> {
     let detector = described(bundle)?;
     let follow = changed(&detector.follow, &args.parameters)?;
     Ok(FollowOptions {
@@ -150,7 +180,7 @@ pub(super) fn options(
 }
 
 /// The objects that a plan is for.
-pub(super) fn sought(args: &TextArgs, options: &FollowOptions, frames: Option<usize>) -> Sought {
+fn sought(args: &TextArgs, options: &FollowOptions, frames: Option<usize>) -> Sought {
     let names = args.parameters.iter();
     let mut names = names.filter_map(|change| change.split_once('='));
     Sought {

@@ -10,10 +10,10 @@ use super::args::WorkerArgs;
 use super::budget::{self, Looking, Proposed};
 use super::model::Model;
 use super::pipeline::Images;
-use super::texts;
+use super::texts::{self, Coming};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
-use crate::detector::DetectorTimes;
+use crate::detector::{DetectorTimes, described};
 use crate::follower::{Follower, follows};
 use crate::graph::{Provider, Runtime, RuntimeOptions};
 use crate::media::{self, resize::resize_frame};
@@ -146,27 +146,22 @@ fn finding(
     texts: &[&str],
     mut runtime: Runtime,
 ) -> Result<Model> {
-    let looking = Looking {
-        bundle: detecting.unwrap_or(bundle),
-        own_images: detecting.is_some(),
-        texts: texts.len(),
-    };
-    let follow = texts::options(&args.text, looking.bundle, None)?;
+    described(detecting.unwrap_or(bundle))?;
     follows(bundle)?;
-    let sought = texts::sought(&args.text, &follow, Some(args.frames));
-    let (plan, chunk, most) = budget::settle_sought(
+    let coming = Coming {
+        num_frames: args.frames,
+        most: None,
+        likely: Some(args.frames),
+    };
+    let (options, plan) = texts::settle(
+        &args.text,
         bundle,
-        looking,
-        sought,
+        Looking::with(bundle, detecting, texts.len()),
+        coming,
         args.chunk,
         args.mem_limit,
         &mut runtime,
     )?;
-    let options = TrackerOptions {
-        num_frames: args.frames,
-        chunk,
-    };
-    let options = follow.with(options, most);
     let mut follower = Follower::new(bundle, detecting, runtime, texts, options)?;
     if let Some(plan) = &plan {
         follower.reserve(plan.total_bytes)?;

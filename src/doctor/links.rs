@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::elf::Elf;
 use super::facts::Needed;
+use crate::loader_cache;
 
 /// Where the loader looks, after the folders that a library itself names.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,7 @@ impl Links {
             named: std::env::split_paths(&named)
                 .filter(|dir| !dir.as_os_str().is_empty())
                 .collect(),
-            cache: cache(),
+            cache: loader_cache::read().unwrap_or_default(),
             system: [
                 format!("/lib/{architecture}-linux-gnu"),
                 format!("/usr/lib/{architecture}-linux-gnu"),
@@ -94,31 +94,6 @@ fn in_dirs(dirs: &[PathBuf], name: &str) -> Option<PathBuf> {
     dirs.iter()
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
-}
-
-/// The loader's cache, as `ldconfig -p` lists it: `libc.so.6 (libc6,x86-64) => /lib/…/libc.so.6`.
-fn cache() -> BTreeMap<String, PathBuf> {
-    let listed = ["ldconfig", "/sbin/ldconfig"].iter().find_map(|program| {
-        let output = Command::new(program).arg("-p").output().ok()?;
-        output.status.success().then_some(output.stdout)
-    });
-    let text = String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned();
-    let mut cache = BTreeMap::new();
-    for line in text.lines() {
-        let Some((name, path)) = line.split_once(" => ") else {
-            continue;
-        };
-        let Some((name, kind)) = name.trim().split_once(' ') else {
-            continue;
-        };
-        // Libraries of 32 bits have no architecture after "libc6".
-        if kind.contains("libc6,") {
-            cache
-                .entry(name.to_owned())
-                .or_insert_with(|| PathBuf::from(path));
-        }
-    }
-    cache
 }
 
 /// Folders with CUDA's libraries that no loader knows of: those of Python's packages, for a library that lies in

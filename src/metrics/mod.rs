@@ -45,6 +45,22 @@ pub struct SizeError {
     pub got: usize,
 }
 
+impl SizeError {
+    /// Fails unless both label maps have `width * height` labels.
+    fn check(expected: &[u16], got: &[u16], width: u32, height: u32) -> Result<(), Self> {
+        let pixels = width as usize * height as usize;
+        if expected.len() == pixels && got.len() == pixels {
+            return Ok(());
+        }
+        Err(Self {
+            width,
+            height,
+            expected: expected.len(),
+            got: got.len(),
+        })
+    }
+}
+
 /// What is known of one label after a pass over both maps.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
@@ -68,15 +84,7 @@ pub fn score_frame(
     height: u32,
     objects: &[u16],
 ) -> Result<Vec<Score>, SizeError> {
-    let pixels = width as usize * height as usize;
-    if expected.len() != pixels || got.len() != pixels {
-        return Err(SizeError {
-            width,
-            height,
-            expected: expected.len(),
-            got: got.len(),
-        });
-    }
+    SizeError::check(expected, got, width, height)?;
     let size = (width as usize, height as usize);
     let extents = extents(expected, got, size.0);
     let radius = tolerance(width, height);

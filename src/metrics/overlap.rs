@@ -21,15 +21,7 @@ impl Overlaps {
     /// # Errors
     /// A map has another length.
     pub fn of(expected: &[u16], got: &[u16], width: u32, height: u32) -> Result<Self, SizeError> {
-        let pixels = width as usize * height as usize;
-        if expected.len() != pixels || got.len() != pixels {
-            return Err(SizeError {
-                width,
-                height,
-                expected: expected.len(),
-                got: got.len(),
-            });
-        }
+        SizeError::check(expected, got, width, height)?;
         let mut pairs: BTreeMap<(u16, u16), u64> = BTreeMap::new();
         let mut rest = expected.iter().zip(got).peekable();
         // Whole runs of one pair, so that it is looked up once for many pixels.

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::PackageError;
 use super::elf::Elf;
 use super::glibc::is_glibc;
+use crate::loader_cache;
 
 /// What NVIDIA's toolkit and cuDNN have: the prefixes of their libraries' names.
 const CUDA: [&str; 12] = [
@@ -92,17 +92,11 @@ impl Places {
     /// # Errors
     /// [`PackageError::Tool`] without `ldconfig`.
     pub fn new(first: Vec<PathBuf>) -> Result<Self, PackageError> {
-        let listed = ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"]
-            .iter()
-            .find_map(|program| Command::new(program).arg("-p").output().ok())
-            .ok_or(PackageError::Tool {
-                tool: "ldconfig",
-                purpose: "says where the system's libraries are",
-            })?;
-        Ok(Self {
-            first,
-            system: parse_ldconfig(&String::from_utf8_lossy(&listed.stdout)),
-        })
+        let system = loader_cache::read().ok_or(PackageError::Tool {
+            tool: "ldconfig",
+            purpose: "says where the system's libraries are",
+        })?;
+        Ok(Self { first, system })
     }
 
     /// The file of a library.
@@ -129,29 +123,6 @@ impl Places {
             }
         }
     }
-}
-
-/// Names and files of `ldconfig -p`, of 64-bit libraries that run on every processor of the kind.
-fn parse_ldconfig(text: &str) -> BTreeMap<String, PathBuf> {
-    let mut found = BTreeMap::new();
-    let kind = match std::env::consts::ARCH {
-        "aarch64" => "AArch64",
-        _ => "x86-64",
-    };
-    for line in text.lines() {
-        let Some((left, path)) = line.split_once(" => ") else {
-            continue;
-        };
-        let Some((name, about)) = left.trim().split_once(' ') else {
-            continue;
-        };
-        if about.contains(kind) && !about.contains("hwcap") {
-            found
-                .entry(name.to_owned())
-                .or_insert_with(|| path.trim().into());
-        }
-    }
-    found
 }
 
 /// Whether a library stays out of a package: glibc, the driver, and CUDA's where they do not go along.
@@ -215,19 +186,5 @@ mod tests {
         assert!(!left_to_the_system("libcublasLt.so.12", true));
         assert!(left_to_the_system("libcuda.so.1", true));
         assert!(!left_to_the_system("libz.so.1", false));
-    }
-
-    #[test]
-    fn ldconfig_is_read_for_the_common_kind_of_processor() {
-        let text = "2 libs found in cache `/etc/ld.so.cache'\n\
-            \tlibz.so.1 (libc6,x86-64, hwcap: \"x86-64-v3\") => /fast/libz.so.1\n\
-            \tlibz.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libz.so.1\n\
-            \tlibz.so.1 (libc6,AArch64) => /lib/aarch64-linux-gnu/libz.so.1\n\
-            \tlibz.so.1 (libc6) => /lib32/libz.so.1\n";
-        let found = parse_ldconfig(text);
-        assert_eq!(found.len(), 1);
-        assert!(found["libz.so.1"].ends_with("libz.so.1"));
-        assert!(!found["libz.so.1"].starts_with("/fast"));
-        assert!(!found["libz.so.1"].starts_with("/lib32"));
     }
 }

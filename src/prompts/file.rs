@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::json::{Json, not_a_number};
 use super::{
-    Piece, PromptError, Prompts, Shape, check_object, counted, mask_of_object, read_mask,
-    valid_box, valid_point,
+    Piece, PromptError, Prompts, Shape, check_object, mask_of_object, read_mask, valid_box,
+    valid_point,
 };
+use crate::words::counted;
 
 const FIELDS: [&str; 5] = ["frame", "object", "box", "points", "mask"];
 
@@ -157,7 +158,7 @@ fn read_box(value: &Json) -> Result<[f32; 4], String> {
         [x1, y1, x2, y2] => valid_box([x1, y1, x2, y2]),
         _ => Err(format!(
             "box has {}, {EXPECTED}",
-            counted(numbers.len(), "number")
+            counted(numbers.len() as u64, "number")
         )),
     }
 }

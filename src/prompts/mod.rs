@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::media::index_png::{IndexImage, read_index_png};
 use crate::media::mask::{BinaryMask, mask_prompt};
 use crate::tracker::Prompt;
+use crate::words::counted;
 
 /// The greatest object id: index PNGs hold at most 16 bits.
 pub const MAX_OBJECT: u32 = u16::MAX as u32;
@@ -378,7 +379,7 @@ fn parse_flag(
         return Err(format!(
             "expected {form}, got {}",
             counted(
-                parts.iter().filter(|part| !part.is_empty()).count(),
+                parts.iter().filter(|part| !part.is_empty()).count() as u64,
                 "number"
             )
         ));
@@ -437,7 +438,7 @@ fn valid_point(point: &[f32]) -> Result<[f32; 3], String> {
         )),
         _ => Err(format!(
             "a point has {}, expected [x, y] or [x, y, label]",
-            counted(point.len(), "number")
+            counted(point.len() as u64, "number")
         )),
     }
 }
@@ -475,10 +476,6 @@ fn point_outside(point: &[f32; 3], width: u32, height: u32) -> Option<String> {
 fn numbers(values: &[f32]) -> String {
     let texts: Vec<String> = values.iter().map(f32::to_string).collect();
     texts.join(",")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Most different values of an 8-bit grey image that can be object ids; a soft edge has more.
