@@ -18,7 +18,7 @@ from .clips import SEEDS, make_clip, varied
 from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
-MADE_SIDE, MADE_FRAMES = 320, 32
+MADE_SIDE, MADE_FRAMES = 448, 32
 # More objects than any clip has.
 MOST_OBJECTS = 8
 # Added to the luck, 0 to 1, of objects that are hidden on some frame of a window: there is most to learn from them.
@@ -57,6 +57,7 @@ _MOVING_KINDS = (BOX, BOX, BOX, POINT, MASK)
 STILL_224, STILL_336 = View(1, 224, 192, 384, 1, _STILL_KINDS), View(1, 336, 80, 160, 1, _STILL_KINDS)
 SHORT_224, SHORT_336 = View(8, 224, 24, 64, 1, _MOVING_KINDS), View(8, 336, 10, 26, 1, _MOVING_KINDS)
 LONG_224, LONG_336 = View(16, 224, 16, 40, 2, _MOVING_KINDS), View(16, 336, 7, 16, 2, _MOVING_KINDS)
+STILL_448, LONG_448 = View(1, 448, 64, 128, 1, _STILL_KINDS), View(16, 448, 5, 12, 1, _MOVING_KINDS)
 
 # Single frames first: a tracker that cannot segment has nothing to remember. They stay in the cycle, because masks get
 # better with the number of pictures, and a rollout sees few.
@@ -71,6 +72,8 @@ SCHEDULES = {
         Phase(4000, (STILL_336, SHORT_224, STILL_224, SHORT_336)),
         Phase(9800, (STILL_336, LONG_224, STILL_224, LONG_336)),
     ),
+    # For weights that know 224 and 336 px: another resolution, without losing those.
+    "sharpen": (Phase(6000, (STILL_448, LONG_448, STILL_336, LONG_448, STILL_448, LONG_336, STILL_224, LONG_224)),),
 }
 Schedule = tuple[Phase, ...]
 

@@ -17,11 +17,11 @@ from .captions import VISUAL, Caption, Looks, draw
 from .clips import SEEDS, Settings, make_clip
 from .detector_model import TEXT_TOKENS, tokenizer
 
-MADE_SIDE, MADE_FRAMES = 320, 4
+MADE_SIDE, MADE_FRAMES = 448, 4
 # What covers less of a picture cannot be made out.
 LEAST_SEEN = 1 / 400
 # Of the captions.
-ABSENT_SHARE = 0.4
+ABSENT_SHARE = 0.45
 
 
 def captioned(random: np.random.Generator, side: int, frames: int) -> Settings:

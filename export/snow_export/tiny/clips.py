@@ -17,7 +17,7 @@ from .shapes import Shape
 from .textures import coat, scenery
 
 # Split -> first and last seed.
-SEEDS = {"train": (1_000_000, 9_999_999), "held-out": (1_000, 1_999), "demo": (100, 199)}
+SEEDS = {"train": (1_000_000, 9_999_999), "calibration": (2_000, 2_999), "held-out": (1_000, 1_999), "demo": (100, 199)}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer, Sam3Config, Sam3Model, Sam3TrackerVideoModel, Sam3VideoConfig, Sam3VideoModel
 
 from ..words import clip_tokenizer
@@ -76,6 +77,25 @@ def new_detector(seed: int, tracker: Sam3TrackerVideoModel, side: int, vocabular
     # Dropped by the reference, so nothing would ever move it.
     model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
     return model
+
+
+@torch.no_grad()
+def take_over(model: Sam3Model, checkpoint: Path) -> None:
+    """Gives a new detector the weights of a published one but its backbone; tokens take theirs by their spelling, and
+    those that its tokenizer does not have keep what they were drawn with.
+    """
+    known, prefix = load_file(checkpoint / "model.safetensors"), "detector_model."
+    weights = {name.removeprefix(prefix): value.float() for name, value in known.items() if name.startswith(prefix)}
+    weights = {name: value for name, value in weights.items() if not name.startswith("vision_encoder.backbone.")}
+    table = "text_encoder.text_model.embeddings.token_embedding.weight"
+    old, rows = CLIPTokenizer.from_pretrained(checkpoint).get_vocab(), model.state_dict()[table].clone()
+    for token, row in tokenizer().get_vocab().items():
+        if token in old:
+            rows[row] = weights[table][old[token]]
+    weights[table] = rows
+    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"{checkpoint}: has a detector of another kind: {', '.join(unknown[:4])}")
 
 
 def detector_at(model: Sam3Model, side: int) -> Sam3Model:

@@ -49,9 +49,9 @@ class Picture:
     fair: set[int]
 
 
-def pictures(count: int) -> Iterator[Picture]:
-    """Held-out pictures: the last frames of captioned clips of held-out seeds."""
-    for seed in range(SEEDS["held-out"][0], SEEDS["held-out"][0] + count):
+def pictures(count: int, split: str = "held-out") -> Iterator[Picture]:
+    """Pictures that no training has seen: the last frames of captioned clips of a split's first seeds."""
+    for seed in range(SEEDS[split][0], SEEDS[split][0] + count):
         random = np.random.default_rng((seed, 5))
         clip = make_clip(seed, captioned(random, SOURCE_SIDE, 2))
         ids, looks = clip.ids[-1], clip.looks or []

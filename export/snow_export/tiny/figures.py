@@ -18,9 +18,9 @@ from ..on_demand import export
 from ..outputs import replace_between
 from .evaluate import agreement, own_scores, run_onnx, run_reference, score
 from .heldout import make_set
+from .model import SIDES
 
 BEGIN, END = "<!-- figures: written by snow_export.tiny.figures -->", "<!-- end of figures -->"
-SIDES = (224, 336)
 
 
 @dataclass

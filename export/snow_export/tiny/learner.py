@@ -103,10 +103,10 @@ class Learner:
             parameter.copy_(values[name])
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file beside, then renames it."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
     partial.rename(path)
 
 

@@ -6,6 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
+# Pixels that tracker and detector are trained and measured at.
+SIDES = (224, 336, 448)
+
 
 def tiny_config(side: int = 224) -> Sam3TrackerVideoConfig:
     """The reference's configuration scaled down to about four million parameters."""

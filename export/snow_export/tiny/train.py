@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 
 from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
 from .learner import Curve, Learner, learning_rate
-from .model import new_model, resized, trained_model
+from .model import SIDES, new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
 FIGURES = ("loss", "iou_first", "iou_later", "score_right")
@@ -86,7 +86,7 @@ class Training(Learner):
         self.model = model
         # The tracker drops the fourth pyramid level, so nothing would ever move it.
         self.model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
-        self.trackers = {side: Tracker(self._at(side), rounded=device.type == "cuda") for side in (224, 336)}
+        self.trackers = {side: Tracker(self._at(side), rounded=device.type == "cuda") for side in SIDES}
         for part in (self.model, *self.trackers.values()):
             part.to(device).train()
         super().__init__(model, rate)
@@ -222,7 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
-    parser.add_argument("--pool", type=int, default=768, help="clips kept, 13 MB each")
+    parser.add_argument("--pool", type=int, default=768, help="clips kept, 26 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")

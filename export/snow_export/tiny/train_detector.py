@@ -14,22 +14,24 @@ from torch.utils.data import DataLoader, Subset
 
 from .captioned import CaptionedBatches, Pairs
 from .detector_loss import loss_of, predict
-from .detector_model import detector_at, new_detector, tokenizer
+from .detector_model import detector_at, new_detector, take_over, tokenizer
 from .learner import Curve, Learner, learning_rate, write_tensors
-from .model import trained_model
+from .model import SIDES, trained_model
 
 FIGURES = ("loss", "mask_iou", "score_matched", "score_others", "presence_right")
-# What is shown takes turns in fours (words, words, words, boxes), so sides take turns in threes.
-SIDES = (336, 224, 336)
+# What is shown takes turns in fours (words, words, words, boxes), so sides take turns in fives.
+TURNS = (448, 336, 448, 224, 336)
 
 
 class DetectorTraining(Learner):
     """A detector that learns, at each side that it is trained at."""
 
-    def __init__(self, start: Path, seed: int, device: torch.device, rate: float):
+    def __init__(self, start: Path, begin: Path | None, seed: int, device: torch.device, rate: float):
         self.device = device
-        model = new_detector(seed, trained_model(start), 224, len(tokenizer()))
-        self.models = {224: model, 336: detector_at(model, 336)}
+        model = new_detector(seed, trained_model(start), SIDES[0], len(tokenizer()))
+        if begin is not None:
+            take_over(model, begin)
+        self.models = {SIDES[0]: model} | {side: detector_at(model, side) for side in SIDES[1:]}
         for part in self.models.values():
             part.to(device).train()
         super().__init__(model, rate)
@@ -56,9 +58,9 @@ def train(options: argparse.Namespace) -> None:
     begun = time.monotonic()
     device = torch.device(options.device)
     torch.set_float32_matmul_precision("high")
-    training = DetectorTraining(options.start, options.seed, device, options.rate)
+    training = DetectorTraining(options.start, options.begin, options.seed, device, options.rate)
     training.resume(options.out)
-    batches = CaptionedBatches(options.seed, SIDES, options.pictures, options.captions, options.pool, options.fresh)
+    batches = CaptionedBatches(options.seed, TURNS, options.pictures, options.captions, options.pool, options.fresh)
     stream = DataLoader(
         Subset(batches, range(training.step, options.steps)),
         batch_size=None,
@@ -73,7 +75,7 @@ def train(options: argparse.Namespace) -> None:
         done = max(training.step / options.steps, minutes / options.finish_in)
         curve.add(training.gradient(pairs.to(device)))
         training.update(learning_rate(training.step, done, options.rate))
-        stop = minutes > options.finish_in
+        stop = minutes > min(options.minutes, options.finish_in)
         if training.step % options.every == 0 or stop:
             curve.line(training.step)
         if training.step % 1000 == 0:
@@ -88,15 +90,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, default=Path("models/snow-tiny/checkpoint"), help="the tracker")
+    parser.add_argument("--begin", type=Path, help="published checkpoint whose detector to begin with, not new weights")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--finish-in", type=float, default=math.inf, metavar="MINUTES")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
+    parser.add_argument(
+        "--finish-in",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="let the learning rate come down in this time, then stop; a resumed run counts from its own start",
+    )
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--pictures", type=int, default=48, help="pictures of a step")
     parser.add_argument("--captions", type=int, default=3, help="captions of a picture")
     parser.add_argument("--fresh", type=int, default=2, help="new clips of a step")
-    parser.add_argument("--pool", type=int, default=240, help="clips that each worker keeps, 1.6 MB each")
+    parser.add_argument("--pool", type=int, default=240, help="clips that each worker keeps, 3.2 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")
     options = parser.parse_args()
