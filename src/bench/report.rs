@@ -1,6 +1,6 @@
 //! bench.json: everything that was measured.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,8 @@ pub struct ArmReport {
     pub device_bytes: Option<u64>,
     /// What its memory bank held at the end, in bytes.
     pub bank_bytes: Option<u64>,
-    /// Seconds of a frame.
+    /// Seconds of a frame. Where frames are not all alike, since something is looked for on some only, this is the spread of
+    /// the rounds, each with the looks' share in a frame.
     pub frame_s: Spread,
     /// Seconds of a stage in a frame that has it, in the order in which stages run.
     pub stages_s: Vec<(String, Spread)>,
@@ -113,7 +114,12 @@ impl ArmReport {
     pub fn new(name: &str, first: First, rounds: Vec<Vec<Frame>>) -> Option<Self> {
         let frames = || rounds.iter().flatten();
         let last = frames().last()?.clone();
-        let seconds: Vec<f64> = frames().map(|frame| frame.seconds).collect();
+        let alike = frames().all(|frame| frame.stages.keys().eq(last.stages.keys()));
+        let seconds: Vec<f64> = match alike {
+            true => frames().map(|frame| frame.seconds).collect(),
+            // Among all frames the median would be that of a frame without a look.
+            false => per_round(&rounds, |frame| Some(frame.seconds))?,
+        };
         // Not every frame has all: a detector may look at some only.
         let names: BTreeSet<&String> = frames().flat_map(|frame| frame.stages.keys()).collect();
         let mut names: Vec<&String> = names.into_iter().collect();
@@ -148,29 +154,51 @@ impl ArmReport {
         })
     }
 
-    /// The median seconds of a frame in each round.
+    /// The seconds of a frame in each round: the median of each kind of frame, in the share that the kind has.
     pub fn round_seconds(&self) -> Vec<f64> {
-        self.per_round(|frame| Some(frame.seconds))
-            .unwrap_or_default()
+        per_round(&self.rounds, |frame| Some(frame.seconds)).unwrap_or_default()
     }
 
-    /// The median of each round of what `time` says of a frame; `None` if it does not say.
-    fn per_round(&self, time: impl Fn(&Frame) -> Option<f64>) -> Option<Vec<f64>> {
-        self.rounds
-            .iter()
-            .map(|block| {
-                let seconds: Option<Vec<f64>> = block.iter().map(&time).collect();
-                median(&seconds?)
-            })
-            .collect()
+    /// What a stage adds to a frame, in seconds: its median in frames that have it, in their share.
+    pub fn share_s(&self, stage: &str, median: f64) -> f64 {
+        let frames = || self.rounds.iter().flatten();
+        let with = frames().filter(|frame| frame.stages.contains_key(stage));
+        median * with.count() as f64 / frames().count().max(1) as f64
     }
+}
+
+/// Frames of a block by the stages that they have: a frame with a look is of another kind than one without.
+fn kinds(block: &[Frame]) -> BTreeMap<Vec<&String>, Vec<&Frame>> {
+    let mut kinds: BTreeMap<Vec<&String>, Vec<&Frame>> = BTreeMap::new();
+    for frame in block {
+        let stages = frame.stages.keys().collect();
+        kinds.entry(stages).or_default().push(frame);
+    }
+    kinds
+}
+
+/// For each round what `time` says of a frame: the median of each kind of frame, in the share that the kind has. `None` if it
+/// does not say.
+fn per_round(rounds: &[Vec<Frame>], time: impl Fn(&Frame) -> Option<f64>) -> Option<Vec<f64>> {
+    let of_block = |block: &Vec<Frame>| {
+        let parts = kinds(block).into_values().map(|frames| {
+            let seconds: Option<Vec<f64>> = frames.iter().map(|frame| time(frame)).collect();
+            Some(median(&seconds?)? * frames.len() as f64)
+        });
+        let sum: f64 = parts.sum::<Option<f64>>()?;
+        (!block.is_empty()).then(|| sum / block.len() as f64)
+    };
+    rounds.iter().map(of_block).collect()
 }
 
 impl Comparison {
     /// Compares two arms round by round; `None` without rounds.
     pub fn new(arm: &ArmReport, baseline: &ArmReport) -> Option<Self> {
         let ratio = |time: &dyn Fn(&Frame) -> Option<f64>| {
-            Ratio::of(&arm.per_round(time)?, &baseline.per_round(time)?)
+            Ratio::of(
+                &per_round(&arm.rounds, time)?,
+                &per_round(&baseline.rounds, time)?,
+            )
         };
         Some(Self {
             arm: arm.name.clone(),

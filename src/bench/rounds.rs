@@ -35,6 +35,34 @@ impl Length {
     }
 }
 
+/// Most frames to which a block is made longer, so that a measurement does not take many times what was asked for.
+const LONGEST_BLOCK: usize = 64;
+
+/// A block of `asked` frames or more that has as many looks as any other, where arms look for something on every so many
+/// frames only (`periods`).
+///
+/// # Errors
+/// A sentence that says why blocks stay as long as asked for.
+pub fn even_block(asked: usize, periods: impl IntoIterator<Item = usize>) -> Result<usize, String> {
+    let common = periods.into_iter().fold(1, |common: usize, period| {
+        common.saturating_mul(period / common_divisor(common, period))
+    });
+    let block = asked.checked_next_multiple_of(common).unwrap_or(usize::MAX);
+    if block > asked.max(LONGEST_BLOCK) {
+        return Err(format!(
+            "looks for objects have no even share in the times: that takes blocks of {common} frames (--block {common})"
+        ));
+    }
+    Ok(block)
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    match b {
+        0 => a.max(1),
+        _ => common_divisor(b, a % b),
+    }
+}
+
 /// Runs all arms; returns each arm's counted frames, `[arm][round][frame of the block]`, as many as it got to.
 ///
 /// Every second round goes through the arms backwards: what drifts steadily adds to all of them alike. An arm that fails

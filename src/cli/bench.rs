@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::args::BenchArgs;
 use super::progress::Progress;
 use super::signals::Interrupt;
-use super::{models, say, texts};
+use super::{complain, models, say, texts};
 use crate::bench::clip;
 use crate::bench::machine::Machine;
 use crate::bench::profile;
 use crate::bench::race::{Entry, OnFailure, race};
 use crate::bench::report::{ArmReport, BENCH_VERSION, BenchReport, Case, Comparison, STAGES};
-use crate::bench::rounds::Length;
+use crate::bench::rounds::{self, Length};
 use crate::bench::table::{self, Style};
 use crate::media;
 use crate::output::{StagedFile, Unfinished, scratch};
@@ -50,7 +50,10 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let length = Length {
         warm: args.warm.get() - 1,
         rounds: args.rounds.get(),
-        block: args.block.get(),
+        block: rounds::even_block(args.block.get(), [args.text.every()]).unwrap_or_else(|why| {
+            complain(&format!("warning: {why}"));
+            args.block.get()
+        }),
     };
     let total = scenes.len() * launches.len() * length.asked();
     let mut progress = Progress::start(Some(total as u64), args.quiet);

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use snow_ort::bench::BenchError;
+use snow_ort::bench::arm::First;
 use snow_ort::bench::clip::boxes;
 use snow_ort::bench::profile::summarise;
-use snow_ort::bench::protocol::{Frame, walk};
-use snow_ort::bench::report::BenchReport;
-use snow_ort::bench::rounds::{Length, Timed, measure};
+use snow_ort::bench::protocol::{Frame, Ready, walk};
+use snow_ort::bench::report::{ArmReport, BenchReport, Comparison};
+use snow_ort::bench::rounds::{Length, Timed, even_block, measure};
 use snow_ort::bench::stats::{Ratio, Spread, median};
 
 use crate::fake::{Desk, Ran, names_in, read_json};
@@ -118,6 +119,90 @@ fn medians_quartiles_and_ratios() {
     let clear = Ratio::of(&[1.0, 1.1, 0.9, 1.0], &[2.0; 4]).unwrap();
     assert!(!clear.is_noise());
     assert!((0.45..=0.5).contains(&clear.low) && (0.5..=0.55).contains(&clear.high));
+}
+
+#[test]
+fn every_block_has_as_many_looks_as_any_other() {
+    for (asked, periods, block) in [
+        (4, &[][..], 4),
+        (4, &[1, 1], 4),
+        (4, &[1, 4], 4),
+        (4, &[4, 6], 12),
+        (5, &[1, 2], 6),
+        (100, &[30], 120),
+        (999, &[999], 999),
+        (2000, &[1000], 2000),
+    ] {
+        let found = even_block(asked, periods.iter().copied());
+        match block <= asked.max(64) {
+            true => assert_eq!(found, Ok(block), "{asked} {periods:?}"),
+            false => assert!(found.unwrap_err().contains("(--block 30)")),
+        }
+    }
+    for (periods, words) in [
+        ([7, 11], "(--block 77)"),
+        ([1, 1000], "(--block 1000)"),
+        ([usize::MAX, usize::MAX - 1], "--block"),
+    ] {
+        let why = even_block(4, periods).unwrap_err();
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+/// A frame of some seconds, with a look or without.
+fn looked(seconds: f64, look: bool) -> Frame {
+    let stages = match look {
+        true => BTreeMap::from([("detector".to_owned(), seconds / 2.0)]),
+        false => BTreeMap::new(),
+    };
+    Frame {
+        seconds,
+        stages,
+        peak_resident_bytes: None,
+        arena_peak_bytes: None,
+        device_bytes: None,
+        bank_bytes: None,
+    }
+}
+
+#[test]
+fn a_look_on_some_frames_has_its_share_in_the_time_of_a_frame() {
+    let first = First {
+        ready: Ready {
+            what: "a double".to_owned(),
+            resolution: 28,
+            precision: "fp32".to_owned(),
+            threads: 1,
+            once: BTreeMap::new(),
+        },
+        load_s: 1.0,
+        cold_s: 2.0,
+    };
+    let arm = |rounds: &[&[Frame]]| {
+        let rounds = rounds.iter().map(|block| block.to_vec()).collect();
+        ArmReport::new("arm", first.clone(), rounds).unwrap()
+    };
+    // The median of all frames is 1; the looks make it (1 + 1 + 1 + 9) / 4. What disturbs one frame of a kind counts little.
+    let block = [
+        looked(1.0, false),
+        looked(9.0, true),
+        looked(1.0, false),
+        looked(70.0, false),
+    ];
+    let uneven = arm(&[&block, &block]);
+    assert_eq!(uneven.round_seconds(), [3.0, 3.0]);
+    assert_eq!(uneven.frame_s.median, 3.0);
+    assert_eq!(uneven.stages_s[0].1.median, 4.5);
+    assert_eq!(uneven.share_s("detector", 4.5), 4.5 / 4.0);
+    // Where all frames are alike it is their median, as ever.
+    let even = arm(&[&[looked(1.0, true), looked(2.0, true), looked(9.0, true)]]);
+    assert_eq!(
+        (even.round_seconds(), even.frame_s.median),
+        (vec![2.0], 2.0)
+    );
+    assert_eq!(even.frame_s.high, 5.5);
+    let ratio = Comparison::new(&even, &uneven).unwrap();
+    assert_eq!(ratio.frame.rounds, [2.0 / 3.0]);
 }
 
 #[test]

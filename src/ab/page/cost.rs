@@ -21,7 +21,7 @@ fn is_detector(stage: &str) -> bool {
     stage.starts_with("detector")
 }
 
-/// A frame's stages in the order in which they run; the detector's are one.
+/// A frame's stages in the order in which they run; the detector's are one. One that only some frames have counts with their share.
 fn parts(arm: &ArmReport) -> Vec<(f64, String, String)> {
     let part = |class: usize, name: &str, value: f64| {
         let said = format!("{name} {}", seconds(value));
@@ -32,9 +32,9 @@ fn parts(arm: &ArmReport) -> Vec<(f64, String, String)> {
     let mut detector = 0.0;
     for (name, spread) in &arm.stages_s {
         match of_tracker(name) {
-            Some(place) => parts.push(part(place, name, spread.median)),
-            None if is_detector(name) => detector += spread.median,
-            None => parts.push(part(REST, name, spread.median)),
+            Some(place) => parts.push(part(place, name, arm.share_s(name, spread.median))),
+            None if is_detector(name) => detector += arm.share_s(name, spread.median),
+            None => parts.push(part(REST, name, arm.share_s(name, spread.median))),
         }
     }
     if detector > 0.0 {
@@ -44,6 +44,12 @@ fn parts(arm: &ArmReport) -> Vec<(f64, String, String)> {
     let rest = (arm.frame_s.median - known).max(0.0);
     parts.push(part(REST, "the rest", rest));
     parts
+}
+
+/// Whether a stage is not on every frame.
+fn sometimes(arm: &ArmReport) -> bool {
+    let part = |name: &String| arm.share_s(name, 1.0) < 1.0;
+    arm.stages_s.iter().any(|(name, _)| part(name))
 }
 
 pub(super) fn time(report: &AbReport) -> String {
@@ -81,6 +87,9 @@ pub(super) fn time(report: &AbReport) -> String {
         })
         .collect();
     html.push_str(&chart::bars(&bars));
+    if timed.iter().any(|(_, _, arm)| sometimes(arm)) {
+        html.push_str("<p class=\"note\">What is done on some frames only counts with its share in a frame.</p>");
+    }
     let entry = |(place, name): (usize, &str)| {
         format!(
             "<li><span class=\"swatch s{place}\"></span>{}</li>",
