@@ -1,4 +1,4 @@
-//! What two runs found for the same texts. Each numbers its objects by itself: which of one is which of the other is
+//! What two runs found, for the same texts or among what a graph proposed. Each numbers its objects by itself: which of one is which of the other is
 //! said by their masks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::AbError;
 use super::agreement::{Agreement, FrameIou, ObjectAgreement, bad, iou, side_by_side};
 use crate::matching::Matcher;
-use crate::report::{FrameTracks, ObjectTrack, TextReport, TracksReader};
+use crate::report::{FoundReport, FrameTracks, ObjectTrack, TracksReader};
 
-/// What a run found for a text.
+/// What a run found for a text, or of what a graph proposed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextFound {
-    /// The text.
-    pub text: String,
+    /// The text; null for what a graph proposed.
+    pub text: Option<String>,
     /// The objects that are seen on some frame, by id.
     pub objects: Vec<ObjectFound>,
 }
@@ -48,11 +48,11 @@ pub struct Finds {
     pub texts: Vec<TextFinds>,
 }
 
-/// The same for a text.
+/// The same for a text, or for what a graph proposed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextFinds {
-    /// The text.
-    pub text: String,
+    /// The text; null for what a graph proposed.
+    pub text: Option<String>,
     /// Objects of the baseline that the variant found too.
     pub found: u64,
     /// Objects of the baseline that it did not find.
@@ -95,11 +95,14 @@ pub struct TextRun<'a> {
     pub texts: &'a [TextFound],
 }
 
+/// What was looked for, and the objects that came of it: for a text, or without one for a graph that proposes objects.
+pub type Sought = (Option<String>, Vec<FoundReport>);
+
 /// Adds to what run.json says of the objects found on which frames they are seen.
 ///
 /// # Errors
 /// A tracks.json that cannot be read.
-pub fn seen(tracks: &Path, texts: &[TextReport]) -> Result<Vec<TextFound>, AbError> {
+pub fn seen(tracks: &Path, sought: &[Sought]) -> Result<Vec<TextFound>, AbError> {
     let mut frames: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for frame in open(tracks)? {
         let frame = frame.map_err(bad(tracks))?;
@@ -108,9 +111,8 @@ pub fn seen(tracks: &Path, texts: &[TextReport]) -> Result<Vec<TextFound>, AbErr
             *count += 1;
         }
     }
-    let found = |text: &TextReport| {
-        let mut objects: Vec<ObjectFound> = text
-            .objects
+    let found = |(text, objects): &Sought| {
+        let mut objects: Vec<ObjectFound> = objects
             .iter()
             .filter_map(|object| {
                 let (first_frame, count) = frames.get(&object.object)?;
@@ -124,11 +126,11 @@ pub fn seen(tracks: &Path, texts: &[TextReport]) -> Result<Vec<TextFound>, AbErr
             .collect();
         objects.sort_by_key(|object| object.object);
         TextFound {
-            text: text.text.clone(),
+            text: text.clone(),
             objects,
         }
     };
-    Ok(texts.iter().map(found).collect())
+    Ok(sought.iter().map(found).collect())
 }
 
 /// Compares what two runs of one clip found for the same texts, text by text. Objects are matched by their masks (see
@@ -299,7 +301,7 @@ fn both(
 mod tests {
     use super::*;
     use crate::media::mask::{BinaryMask, rle_counts};
-    use crate::report::{FoundReport, Rle, TracksWriter};
+    use crate::report::{Rle, TracksWriter};
 
     /// On each frame some objects, each with the columns of 10 that it fills.
     type Clip<'a> = &'a [&'a [(u32, std::ops::Range<u32>)]];
@@ -339,14 +341,14 @@ mod tests {
         writer.finish().unwrap();
     }
 
-    fn texts(all: &[(&str, &[u32])]) -> Vec<TextReport> {
+    fn texts(all: &[(&str, &[u32])]) -> Vec<Sought> {
         let found = |object: &u32| FoundReport {
             object: *object,
             score: 0.9,
         };
-        let text = |(text, objects): &(&str, &[u32])| TextReport {
-            text: (*text).to_owned(),
-            objects: objects.iter().map(found).collect(),
+        let text = |(text, objects): &(&str, &[u32])| {
+            let objects = objects.iter().map(found).collect();
+            (Some((*text).to_owned()), objects)
         };
         all.iter().map(text).collect()
     }

@@ -27,7 +27,9 @@ impl Numbers {
         };
         let texts = first.run.iter().flat_map(|run| &run.texts);
         for (text, object) in texts.flat_map(|t| t.objects.iter().map(|o| (&t.text, o.object))) {
-            numbers.shown.insert(object, text.clone());
+            numbers
+                .shown
+                .insert(object, text.clone().unwrap_or_default());
         }
         let own = numbers.shown.keys().map(|id| (*id, *id)).collect();
         numbers.runs.insert(first.name.clone(), own);
@@ -51,10 +53,11 @@ impl Numbers {
         for text in found {
             for object in &text.objects {
                 known.entry(object.object).or_insert_with(|| {
-                    self.next(format!(
-                        "{} ({} of {} alone)",
-                        text.text, object.object, variant.name
-                    ))
+                    let alone = format!("{} of {} alone", object.object, variant.name);
+                    self.next(match &text.text {
+                        Some(text) => format!("{text} ({alone})"),
+                        None => alone,
+                    })
                 });
             }
         }
@@ -108,7 +111,7 @@ mod tests {
         };
         let mut variant = timed(name, &[1.0; 4]);
         variant.run.as_mut().unwrap().texts = vec![TextFound {
-            text: "bear".to_owned(),
+            text: Some("bear".to_owned()),
             objects: objects.iter().map(object).collect(),
         }];
         variant
@@ -133,7 +136,7 @@ mod tests {
             extra: 1,
             differing_frames: 2,
             texts: vec![TextFinds {
-                text: "bear".to_owned(),
+                text: Some("bear".to_owned()),
                 found: 1,
                 missed: 1,
                 extra: 1,

@@ -9,7 +9,8 @@ use crate::bench::machine::Machine;
 use crate::bench::report::ArmReport;
 use crate::bench::stats::Ratio;
 use crate::report::{
-    MeanScores, ModelReport, OBJECTS_BY_OVERLAP, PromptReport, RuntimeReport, ScoresReport,
+    DetectorReport, MeanScores, ModelReport, OBJECTS_BY_OVERLAP, PromptReport, ProposalsReport,
+    RuntimeReport, ScoresReport,
 };
 
 /// Version of the layout of report.json.
@@ -33,6 +34,9 @@ pub struct AbReport {
     /// What was looked for; empty where prompts said which objects to follow.
     #[serde(default)]
     pub texts: Vec<String>,
+    /// The graph that proposed objects; null where prompts or texts said which to follow.
+    #[serde(default)]
+    pub proposals: Option<String>,
     /// Objects that are followed: those with prompts, or those that the baseline found.
     pub objects: u64,
     /// The folder of ground truth; null without one.
@@ -91,8 +95,8 @@ pub struct VariantReport {
     /// Its agreement with the baseline; null for the baseline itself, if either failed, and if they found no object in
     /// common.
     pub agreement: Option<Agreement>,
-    /// What it found for the texts, beside what the baseline found; null without texts, for the baseline itself, and if
-    /// either failed.
+    /// What it found, beside what the baseline found; null where prompts say which objects there are, for the baseline itself,
+    /// and if either failed.
     #[serde(default)]
     pub finds: Option<Finds>,
     /// Its times and memory, warm, with raw samples; null if it could not be timed.
@@ -116,7 +120,13 @@ pub struct VariantRun {
     pub fps: f64,
     /// Greatest resident memory of its process in bytes.
     pub peak_memory_bytes: Option<u64>,
-    /// What it found for each text; empty without texts.
+    /// How it looked for what texts mean; null without texts.
+    #[serde(default)]
+    pub detector: Option<DetectorReport>,
+    /// What came of the graph that proposes objects; null without one.
+    #[serde(default)]
+    pub proposals: Option<ProposalsReport>,
+    /// What it found for each text, or of what a graph proposed; empty where prompts say which objects there are.
     #[serde(default)]
     pub texts: Vec<TextFound>,
     /// Its scores against ground truth; null without that.
@@ -170,13 +180,42 @@ pub struct Worst {
     pub iou: f64,
 }
 
+impl AbReport {
+    /// Whether each variant finds its objects itself.
+    pub fn finds(&self) -> bool {
+        !self.texts.is_empty() || self.proposals.is_some()
+    }
+}
+
+impl VariantRun {
+    /// How it looks for objects where that is not on each frame at the tracker's resolution: `, detector at 336 px on one
+    /// frame in 4`.
+    fn looking(&self) -> String {
+        let proposals = self.proposals.as_ref().and_then(|look| look.discover_every);
+        let every = |every: u64| match every {
+            1 => "every frame".to_owned(),
+            every => format!("one frame in {every}"),
+        };
+        let detector = self.detector.as_ref().map(|look| {
+            let side = look.model.as_ref().map(|model| model.resolution);
+            let side = side.map_or(String::new(), |side| format!(" at {side} px"));
+            match (side.is_empty(), look.every) {
+                (true, 1) => String::new(),
+                _ => format!(", detector{side} on {}", every(look.every)),
+            }
+        });
+        let proposals = proposals.map(|n| format!(", proposals on {}", every(n as u64)));
+        detector.or(proposals).unwrap_or_default()
+    }
+}
+
 impl VariantReport {
     /// Its means against ground truth, if it has them.
     pub fn means(&self) -> Option<&MeanScores> {
         self.run.as_ref()?.scores.as_ref()?.overall.as_ref()
     }
 
-    /// Objects that it found for the texts; `None` without texts, and if it failed.
+    /// Objects that it found; `None` where prompts say which there are, and if it failed.
     pub fn found(&self) -> Option<u64> {
         let texts = &self.run.as_ref()?.texts;
         let objects = texts.iter().map(|text| text.objects.len() as u64);
@@ -192,12 +231,16 @@ impl VariantReport {
             .then(|| [missed.count() as u64, scores.not_scored.len() as u64])
     }
 
-    /// What is run, for people: `snow-tiny 336 px fp16 on cpu`.
+    /// What is run, for people: `snow-tiny 336 px fp16 on cpu`, and how it looks for objects where that is not the usual way.
     pub fn what(&self) -> String {
         match (&self.run, &self.timing) {
             (Some(run), _) => format!(
-                "{} {} px {} on {}",
-                run.model.name, run.model.resolution, run.model.precision, self.provider
+                "{} {} px {} on {}{}",
+                run.model.name,
+                run.model.resolution,
+                run.model.precision,
+                self.provider,
+                run.looking()
             ),
             (None, Some(timing)) => format!(
                 "{} {} px {} on {}",

@@ -22,11 +22,11 @@ enum Kind {
     Relative,
     /// Needs ground truth.
     Scored,
-    /// Needs texts.
+    /// Needs objects that are found.
     Found,
-    /// Needs texts, and compares with the baseline.
+    /// Needs objects that are found, and compares with the baseline.
     FoundRelative,
-    /// Needs texts and ground truth.
+    /// Needs objects that are found, and ground truth.
     FoundScored,
     /// A number of its own.
     Plain,
@@ -83,7 +83,7 @@ pub const METRICS: [Metric; 24] = [
     metric!(
         "objects",
         Found,
-        "objects that it found for the texts",
+        "objects that it found, with --text or --proposals",
         |v| Some(v.found()? as f64)
     ),
     metric!(
@@ -205,8 +205,8 @@ pub struct Requirement {
 pub struct Given {
     /// Ground truth.
     pub truth: bool,
-    /// Texts, for which objects are found.
-    pub texts: bool,
+    /// Whether objects are found, for texts or by a graph that proposes them.
+    pub finds: bool,
 }
 
 /// Reads requirements, with spaces or commas between them.
@@ -266,8 +266,10 @@ fn one(text: &str, variants: &[Variant], given: Given) -> Result<Requirement, St
         ));
     }
     let found = [Kind::Found, Kind::FoundRelative, Kind::FoundScored];
-    if found.contains(&metric.kind) && !given.texts {
-        return Err(format!("{name} needs texts; give --text, or leave it out"));
+    if found.contains(&metric.kind) && !given.finds {
+        return Err(format!(
+            "{name} needs objects that are found; give --text or --proposals, or leave it out"
+        ));
     }
     if matches!(metric.kind, Kind::Scored | Kind::FoundScored) && !given.truth {
         return Err(format!(
@@ -308,14 +310,18 @@ impl Requirement {
             met,
         }
     }
+}
 
-    /// What was found, for people.
-    pub fn shown(&self, value: Option<f64>) -> String {
-        match (value, self.metric.kind) {
-            (None, _) => "not known".to_owned(),
-            (Some(bytes), Kind::Bytes) => size::show(bytes as u64),
-            (Some(value), _) => format!("{value:.4}"),
-        }
+/// What was found for a requirement, for people.
+pub fn shown(requirement: &RequirementReport) -> String {
+    // No variant's name has a point in it.
+    let behind = requirement.text.split_once('.').map(|(_, behind)| behind);
+    let name = behind.and_then(|behind| behind.split(['<', '>', '=']).next());
+    let bytes = |metric: &Metric| metric.kind == Kind::Bytes && Some(metric.name) == name;
+    match requirement.value {
+        None => "not known".to_owned(),
+        Some(value) if METRICS.iter().any(bytes) => size::show(value as u64),
+        Some(value) => format!("{value:.4}"),
     }
 }
 
@@ -344,8 +350,8 @@ mod tests {
         let judged: Vec<_> = all.iter().map(|one| one.judge(&report)).collect();
         let met: Vec<bool> = judged.iter().map(|one| one.met).collect();
         assert_eq!(met, [false, true, true]);
-        assert_eq!(all[0].shown(judged[0].value), "0.9600");
-        assert_eq!(all[2].shown(judged[2].value), "2.00 MiB");
+        assert_eq!(shown(&judged[0]), "0.9600");
+        assert_eq!(shown(&judged[2]), "2.00 MiB");
         assert_eq!(judged[1].value, Some(2.0));
         // A bound itself is above nothing, and what is not known is never enough.
         let edge = parse(
@@ -355,7 +361,7 @@ mod tests {
         )
         .unwrap();
         assert!(edge.iter().all(|one| !one.judge(&report).met));
-        assert_eq!(edge[1].shown(None), "not known");
+        assert_eq!(shown(&edge[1].judge(&report)), "not known");
         assert!(
             parse(&["b.speedup>=2".to_owned()], &variants(), Given::default()).unwrap()[0]
                 .judge(&report)
@@ -379,7 +385,7 @@ mod tests {
             ("a.iou>=1", "a is the baseline"),
             ("b.jf>=0.9", "--gt"),
             ("b.missed<=0", "--text"),
-            ("b.objects>=1", "--text"),
+            ("b.objects>=1", "--text or --proposals"),
         ] {
             let message = parse(&[text.to_owned()], &variants(), Given::default())
                 .unwrap_err()
@@ -391,7 +397,7 @@ mod tests {
         }
         let truth = Given {
             truth: true,
-            texts: false,
+            finds: false,
         };
         assert!(parse(&["b.jf>=0.9".to_owned()], &variants(), truth).is_ok());
     }
@@ -400,7 +406,7 @@ mod tests {
     fn what_was_found_can_be_required() {
         let given = Given {
             truth: false,
-            texts: true,
+            finds: true,
         };
         let ask = |text: &str| parse(&[text.to_owned()], &variants(), given);
         let b = finding(agreeing(timed("b", &[1.0; 4]), 0.96), [2, 1, 0]);

@@ -1,18 +1,31 @@
 //! The table of a comparison, on a terminal and in Markdown.
 
 use super::report::{AbReport, VariantReport};
+use super::require;
 use crate::bench::table::{Style, ratio_text, seconds, spread, table};
 use crate::size;
 
 /// One row a variant, below a header. Columns that no variant fills are left out.
 pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     type Cell = fn(&VariantReport) -> Option<String>;
-    let columns: [(&str, Cell); 19] = [
+    let columns: [(&str, Cell); 22] = [
         ("px", |v| Some(v.run.as_ref()?.model.resolution.to_string())),
         ("precision", |v| {
             Some(v.run.as_ref()?.model.precision.clone())
         }),
         ("on", |v| Some(v.provider.clone())),
+        ("det px", |v| {
+            let detector = v.run.as_ref()?.detector.as_ref()?;
+            Some(detector.model.as_ref()?.resolution.to_string())
+        }),
+        ("detect every", |v| {
+            let every = v.run.as_ref()?.detector.as_ref()?.every;
+            Some(every.to_string())
+        }),
+        ("discover every", |v| {
+            let every = v.run.as_ref()?.proposals.as_ref()?.discover_every;
+            Some(every?.to_string())
+        }),
         ("J&F", |v| Some(format!("{:.3}", v.means()?.j_and_f))),
         ("gt missed", |v| Some(v.missed_and_extra()?[0].to_string())),
         ("gt extra", |v| Some(v.missed_and_extra()?[1].to_string())),
@@ -42,7 +55,14 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     ];
     let filled: Vec<&(&str, Cell)> = columns
         .iter()
-        .filter(|(_, cell)| report.variants.iter().any(|v| cell(v).is_some()))
+        .filter(|(name, cell)| {
+            let mut cells = report.variants.iter().filter_map(cell);
+            match *name {
+                // What all do in the usual way is no news.
+                "detect every" => cells.any(|every| every != "1"),
+                _ => cells.next().is_some(),
+            }
+        })
         .collect();
     let mut rows = vec![vec!["variant".to_owned()]];
     rows[0].extend(filled.iter().map(|(name, _)| (*name).to_owned()));
@@ -59,11 +79,14 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// What is followed: `4 objects`, or `"bear", "a dog"`.
+/// What is followed: `4 objects`, `"bear", "a dog"`, or `what colours.onnx proposes`.
 pub(super) fn followed(report: &AbReport) -> String {
     if !report.texts.is_empty() {
         let texts = report.texts.iter().map(|text| format!("{text:?}"));
         return texts.collect::<Vec<_>>().join(", ");
+    }
+    if let Some(file) = &report.proposals {
+        return format!("what {file} proposes");
     }
     match report.objects {
         1 => "1 object".to_owned(),
@@ -91,17 +114,15 @@ pub fn render(report: &AbReport, style: Style) -> String {
         text.push_str(&format!("warning: {warning}\n"));
     }
     for requirement in &report.requirements {
-        let (word, found) = match (requirement.met, requirement.value) {
-            (true, _) => ("met", ""),
-            (false, Some(_)) => ("NOT MET", ""),
-            (false, None) => ("NOT MET", ", not known"),
+        let word = match requirement.met {
+            true => "met",
+            false => "NOT MET",
         };
-        let value = requirement.value.map(|value| format!(", found {value:.4}"));
-        let value = value.unwrap_or_default();
-        text.push_str(&format!(
-            "required {}: {word}{value}{found}\n",
-            requirement.text
-        ));
+        let found = match requirement.value {
+            Some(_) => format!("found {}", require::shown(requirement)),
+            None => require::shown(requirement),
+        };
+        text.push_str(&format!("required {}: {word}, {found}\n", requirement.text));
     }
     text.push_str(&format!("{}\n", report.verdict.sentence));
     if let Some(also) = &report.verdict.also {

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use super::AbError;
 use crate::graph::Provider;
+use crate::policy::Selection;
 use crate::size;
 
 /// What a variant may say of how it is run, for messages.
-const KEYS: &str = "provider, device-id, ort-lib, threads, chunk, mem-limit";
+const KEYS: &str = "provider, device-id, ort-lib, threads, chunk, mem-limit, memory-selection, detect-every, det-res, follow, discover-every";
 
 /// A bundle and how it is run; what is `None` is as for the whole comparison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
     /// Its name: letters, digits, `-` and `_`, at most [`LONGEST`].
     pub name: String,
@@ -29,12 +30,34 @@ pub struct Variant {
     pub chunk: Option<NonZeroUsize>,
     /// Most bytes that graphs may take.
     pub mem_limit: Option<u64>,
+    /// Which tracked frames are recalled.
+    pub memory_selection: Option<Selection>,
+    /// Frames from one look of the detector to the next.
+    pub detect_every: Option<NonZeroUsize>,
+    /// The detector's resolution.
+    pub det_res: Option<u32>,
+    /// Parameters of the loop that finds and follows, `NAME=VALUE` each.
+    pub follow: Vec<String>,
+    /// Frames from one look of the graph that proposes objects to the next.
+    pub discover_every: Option<NonZeroUsize>,
 }
 
 /// Characters of a name.
 pub const LONGEST: usize = 40;
 
 impl Variant {
+    /// The names of those of its options that only say something where objects are found: for texts, and by a graph that
+    /// proposes them.
+    pub fn of_finding(&self) -> [Option<&'static str>; 2] {
+        let texts = [
+            self.detect_every.map(|_| "detect-every"),
+            self.det_res.map(|_| "det-res"),
+            self.follow.first().map(|_| "follow"),
+        ];
+        let every = self.discover_every.map(|_| "discover-every");
+        [texts.into_iter().flatten().next(), every]
+    }
+
     /// Reads one variant.
     ///
     /// # Errors
@@ -67,6 +90,11 @@ impl Variant {
             threads: None,
             chunk: None,
             mem_limit: None,
+            memory_selection: None,
+            detect_every: None,
+            det_res: None,
+            follow: Vec::new(),
+            discover_every: None,
         };
         let mut seen = Vec::new();
         for part in parts {
@@ -75,7 +103,8 @@ impl Variant {
                     "expected KEY=VALUE behind a comma, got {part:?}; a path with a comma cannot be given"
                 ))
             })?;
-            if seen.contains(&key) {
+            // Each of its values sets another parameter.
+            if key != "follow" && seen.contains(&key) {
                 return Err(bad(format!("{key} is given twice")));
             }
             seen.push(key);
@@ -106,6 +135,21 @@ impl Variant {
                     size::parse(value).map_err(|why| format!("mem-limit={value}: {why}"))?;
                 self.mem_limit = Some(bytes);
             }
+            "memory-selection" => {
+                let selection = value.parse();
+                let wrong = |why| format!("memory-selection={value}: {why}");
+                self.memory_selection = Some(selection.map_err(wrong)?);
+            }
+            "detect-every" => self.detect_every = count()?,
+            "det-res" => {
+                let side = count()?.and_then(|side| u32::try_from(side.get()).ok());
+                self.det_res = Some(side.ok_or(format!("det-res={value}: expected pixels"))?);
+            }
+            "follow" if value.contains('=') => self.follow.push(value.to_owned()),
+            "follow" => {
+                return Err(format!("follow={value}: expected follow=NAME=VALUE"));
+            }
+            "discover-every" => self.discover_every = count()?,
             _ => return Err(format!("unknown key {key:?}, expected one of {KEYS}")),
         }
         Ok(())
@@ -167,7 +211,20 @@ mod tests {
             (variant.mem_limit, variant.ort_lib),
             (Some(4 << 30), Some("/l.so".into()))
         );
-        assert_eq!(Variant::parse("a=m").unwrap().provider, None);
+        let variant = Variant::parse("a=m").unwrap();
+        assert_eq!((variant.provider, variant.of_finding()), (None, [None; 2]));
+        let variant = Variant::parse(
+            "a=m,detect-every=4,det-res=336,follow=x=1,follow=y=2,memory-selection=all,discover-every=8",
+        )
+        .unwrap();
+        assert_eq!(
+            (variant.detect_every, variant.det_res),
+            (NonZeroUsize::new(4), Some(336))
+        );
+        assert_eq!(variant.follow, ["x=1", "y=2"]);
+        assert_eq!(variant.memory_selection, Some(Selection(None)));
+        let names = [Some("detect-every"), Some("discover-every")];
+        assert_eq!(variant.of_finding(), names);
     }
 
     #[test]
@@ -188,6 +245,12 @@ mod tests {
             ("a=m,device-id=-1", "device-id=-1"),
             ("a=m,chunk=1,chunk=2", "chunk is given twice"),
             ("a=m,ort-lib=", "expected a path"),
+            ("a=m,detect-every=0", "detect-every=0: expected a whole"),
+            ("a=m,det-res=small", "det-res=small: expected a whole"),
+            ("a=m,det-res=9999999999", "det-res=9999999999: expected pix"),
+            ("a=m,follow=x", "follow=x: expected follow=NAME=VALUE"),
+            ("a=m,memory-selection=2", "memory-selection=2: expected a n"),
+            ("a=m,discover-every=-1", "discover-every=-1: expected a wh"),
         ] {
             let message = Variant::parse(text).unwrap_err().to_string();
             assert!(

@@ -30,7 +30,7 @@ pub struct Verdict {
 
 /// The verdict on variants, of which the first is the baseline: among those whose masks are good enough, the one that
 /// takes least time. With ground truth, good enough is a J&F of at most [`J_AND_F_MARGIN`] below the best; without it, a mean
-/// IoU with the baseline of [`ENOUGH_IOU`] and no object lost, and where texts say what to find, the same objects. Where the difference in time is smaller than the noise, the
+/// IoU with the baseline of [`ENOUGH_IOU`] and no object lost, and where each finds its objects itself, the same ones. Where the difference in time is smaller than the noise, the
 /// baseline, else the better masks.
 pub fn verdict(variants: &[VariantReport]) -> Verdict {
     let warnings = warnings::warnings(variants);
@@ -301,6 +301,8 @@ pub(super) mod tests {
                 runtime,
                 fps: 1.0,
                 peak_memory_bytes: None,
+                detector: None,
+                proposals: None,
                 texts: Vec::new(),
                 scores: None,
                 lost: Vec::new(),

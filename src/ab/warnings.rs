@@ -56,7 +56,7 @@ pub(super) fn warnings(variants: &[VariantReport]) -> Vec<String> {
     }
     if baseline.found() == Some(0) {
         warnings.push(format!(
-            "{} found nothing for the texts: there is nothing to compare with",
+            "{} found nothing: there is nothing to compare with",
             baseline.name
         ));
     }

@@ -16,6 +16,7 @@ use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
 use crate::bundle::Bundle;
 use crate::graph::{Provider, RuntimeOptions};
+use crate::policy::Selection;
 use crate::prompts::FlagPrompt;
 
 /// Tracks objects in video with SAM3 as ONNX graphs, without Python.
@@ -304,35 +305,21 @@ pub(super) struct RuntimeArgs {
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct PolicyArgs {
     /// Recall only tracked frames whose memory score (certainty of the object times estimated IoU of its mask) is above this, such as 0.01; `all` for every frame [default: as the bundle says, usually all]
-    #[arg(long, value_name = "SCORE|all", allow_negative_numbers = true, value_parser = selection)]
+    #[arg(long, value_name = "SCORE|all", allow_negative_numbers = true)]
     pub memory_selection: Option<Selection>,
-}
-
-/// A word of the user's on which frames are recalled.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Selection(Option<f64>);
-
-fn selection(text: &str) -> Result<Selection, String> {
-    match text.parse::<f64>() {
-        _ if text == "all" => Ok(Selection(None)),
-        Ok(score) if (0.0..1.0).contains(&score) => Ok(Selection(Some(score))),
-        _ => Err("expected a number from 0 to less than 1, or all".to_owned()),
-    }
 }
 
 impl PolicyArgs {
     /// Has a bundle recall as these say.
     pub fn apply(&self, bundle: &mut Bundle) {
-        if let Some(Selection(threshold)) = self.memory_selection {
-            bundle.select_memories(threshold);
+        if let Some(Selection(least)) = self.memory_selection {
+            bundle.select_memories(least);
         }
     }
 
     /// The same as arguments of another process.
     pub fn arguments(&self) -> Vec<String> {
-        let word = self.memory_selection.map(|Selection(threshold)| {
-            threshold.map_or("all".to_owned(), |score| score.to_string())
-        });
+        let word = self.memory_selection;
         word.map(|word| format!("--memory-selection={word}"))
             .into_iter()
             .collect()
@@ -572,6 +559,9 @@ pub(super) struct WorkerArgs {
 
     #[command(flatten)]
     pub text: TextArgs,
+
+    #[command(flatten)]
+    pub proposals: ProposalArgs,
 
     /// Frames that will be asked for at most
     #[arg(long, value_name = "N")]

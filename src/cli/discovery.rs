@@ -1,14 +1,19 @@
 //! Objects that a graph proposes, frame by frame: when it looks, what is new, and what becomes of it.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 
+use super::args::RuntimeArgs;
+use super::budget::Proposed;
 use super::propose::{FirstLook, PromptKind, ProposalArgs, Proposer};
+use crate::bundle::Bundle;
 use crate::graph::{Backend as _, Graph, Runtime};
-use crate::media::Frame;
 use crate::media::mask::{BinaryMask, binarise, mask_prompt, upsample_logits};
-use crate::prompts::MAX_OBJECT;
+use crate::media::{self, Frame};
+use crate::plan::{Plan, Presence};
+use crate::prompts::{MAX_OBJECT, Prompts};
 use crate::proposals::{Choice, Proposal, ProposalError, ROLE};
 use crate::report::{PromptReport, ProposalSource, ProposalsReport};
 use crate::tracker::{ObjectMask, Prompt};
@@ -28,22 +33,22 @@ pub struct Seen {
 
 /// What a model's masks are like.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MaskSpec {
+struct MaskSpec {
     /// Side of the low-resolution logits.
-    pub low_size: usize,
+    low_size: usize,
     /// A logit above this belongs to the object.
-    pub threshold: f32,
+    threshold: f32,
     /// Side of a mask prompt.
-    pub prompt_size: u32,
+    prompt_size: u32,
 }
 
 /// Objects that are known before the first look.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+struct Known {
     /// Objects with prompts of the user, on whatever frame.
-    pub objects: usize,
+    objects: usize,
     /// The greatest id of them.
-    pub last: u32,
+    last: u32,
 }
 
 /// Looks for objects during a run.
@@ -70,8 +75,43 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Reads the graph of --proposals and has it look at the first frame, alone: its session is gone when this returns.
+    ///
+    /// # Errors
+    /// A file of another form, and a graph that does not fit in the limit or cannot run.
+    pub(super) fn begin(
+        args: &ProposalArgs,
+        digest: String,
+        (input, runtime, limit): (&Path, &RuntimeArgs, Option<u64>),
+        prompts: &Prompts,
+        bundle: &Bundle,
+    ) -> Result<Self> {
+        let path = args.graph.proposals.as_deref().unwrap_or(Path::new(""));
+        let mut runtime = Runtime::load(&runtime.options(limit))?;
+        let mut proposer = Proposer::open(path, digest, &args.graph, limit, &runtime)?;
+        if limit.is_some() {
+            proposer.measure(&args.graph, limit, &mut runtime)?;
+        }
+        let first = match media::open(input)?.next_frame()? {
+            Some(frame) => Some(proposer.first_look(&frame, &args.choice(), limit, &runtime)?),
+            None => None,
+        };
+        let objects = prompts.first_frames();
+        let known = Known {
+            objects: objects.len(),
+            last: objects.keys().next_back().copied().unwrap_or(0),
+        };
+        let masks = &bundle.manifest().masks;
+        let masks = MaskSpec {
+            low_size: masks.low_res as usize,
+            threshold: masks.threshold as f32,
+            prompt_size: masks.prompt_size,
+        };
+        Ok(Self::new(args, proposer, runtime, first, masks, known))
+    }
+
     /// From options, a file of the right form, and the first look if there is a frame.
-    pub(super) fn new(
+    fn new(
         args: &ProposalArgs,
         proposer: Proposer,
         runtime: Runtime,
@@ -134,20 +174,27 @@ impl Discovery {
     }
 
     /// What a limit on memory leaves for the arena that all graphs share.
-    pub(super) fn arena_limit(&self, limit: u64) -> u64 {
+    fn arena_limit(&self, limit: u64) -> u64 {
         match self.every {
             Some(_) => limit.saturating_sub(self.proposer.beside).max(1),
             None => limit,
         }
     }
 
-    /// What looking takes of the arena, where it was measured.
-    pub(super) fn cost(&self) -> Option<crate::plan::ProposalCost> {
-        self.proposer.cost
+    /// The objects that may come of it.
+    pub(super) fn proposed(&self) -> Proposed {
+        let (now, later) = self.expected();
+        Proposed {
+            now,
+            later,
+            from: self.every.unwrap_or(0),
+            // What looking takes of the arena, where it was measured.
+            cost: self.proposer.cost,
+        }
     }
 
     /// Objects that may come of the first look, and later.
-    pub(super) fn expected(&self) -> (usize, usize) {
+    fn expected(&self) -> (usize, usize) {
         let room = self.most.saturating_sub(self.objects);
         let now = self.first.as_ref().map_or(0, Vec::len).min(room);
         (now, self.every.map_or(0, |_| room - now))
@@ -158,10 +205,24 @@ impl Discovery {
         self.every
     }
 
-    /// Sets whether the graph stays loaded between looks.
-    pub(super) fn set_stays(&mut self, stays: bool) {
+    /// Leaves the tracker's `runtime` what a limit holds beside this, and keeps the graph between looks where the plan says so.
+    pub(super) fn keep_within(
+        &mut self,
+        limit: Option<u64>,
+        plan: Option<&Plan>,
+        runtime: &mut Runtime,
+    ) {
+        runtime.set_mem_limit(limit.map(|limit| self.arena_limit(limit)));
+        let part = plan.and_then(|plan| plan.proposals);
+        // Without a plan there is no limit.
+        let stays = part.is_none_or(|part| part.presence == Presence::Loaded);
         self.stays = stays && self.every.is_some();
         self.report.stays_loaded = self.stays;
+    }
+
+    /// Seconds spent so far on loading the graph and looking.
+    pub(super) fn seconds(&self) -> f64 {
+        self.report.load_s + self.report.look_s
     }
 
     /// Whether there are proposals for a frame.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::args::BundleArgs;
-use crate::bundle::{Bundle, MANIFEST_FILE, Precision};
+use crate::bundle::{Bundle, MANIFEST_FILE, Manifest, Precision};
 
 /// How many folders above the executable's own are looked at: `target/release/` in a checkout, `bin/` when installed.
 const FOLDERS_ABOVE: usize = 3;
@@ -89,16 +89,20 @@ pub(super) fn choose(
     }
 }
 
-/// The bundle of the same model as `bundle` at another resolution: beside it, or where [`choose`] looks; of several, that of
+/// The bundle of the same model as that in `dir` at another resolution: beside it, or where [`choose`] looks; of several, that of
 /// the same precision.
-pub(super) fn sibling(bundle: &Bundle, res: u32, models: Option<&Path>) -> Result<PathBuf> {
-    let manifest = bundle.manifest();
-    let beside = match bundle.dir().parent() {
+pub(super) fn sibling(
+    dir: &Path,
+    manifest: &Manifest,
+    res: u32,
+    models: Option<&Path>,
+) -> Result<PathBuf> {
+    let beside = match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         // A name alone, or `.`.
         _ => {
-            let whole = bundle.dir().canonicalize();
-            let whole = whole.with_context(|| format!("cannot find {}", bundle.dir().display()))?;
+            let whole = dir.canonicalize();
+            let whole = whole.with_context(|| format!("cannot find {}", dir.display()))?;
             whole.parent().unwrap_or(&whole).to_path_buf()
         }
     };

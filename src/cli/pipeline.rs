@@ -114,13 +114,16 @@ pub struct DecodeStats {
     pub damage: Damage,
 }
 
-struct DecodedFrame {
-    index: usize,
-    width: u32,
-    height: u32,
-    images: Images,
-    rgb: Option<Vec<u8>>,
-    pts_s: Option<f64>,
+/// A frame before it is tracked.
+#[derive(Clone)]
+pub(super) struct DecodedFrame {
+    pub index: usize,
+    pub width: u32,
+    pub height: u32,
+    pub images: Images,
+    /// The frame itself, where it is needed beyond resizing.
+    pub rgb: Option<Vec<u8>>,
+    pub pts_s: Option<f64>,
 }
 
 /// Which source frames are needed beyond resizing.
@@ -335,7 +338,8 @@ fn track_into(
             return end;
         }
         let due = prompts.remove(&frame.index).unwrap_or_default();
-        let result = match looking.step(&mut frame, &due, tracker) {
+        let discovery = looking.discovery.as_deref_mut();
+        let result = match look_and_track(discovery, &mut frame, &due, tracker) {
             Ok(result) => result,
             Err(error) => {
                 end.error = Some(error);
@@ -366,50 +370,51 @@ fn track_into(
     end
 }
 
-impl Looking<'_> {
-    /// Looks for objects if it is time, then tracks: the graph that looks is gone, or at rest, when the tracker runs.
-    fn step(
-        &mut self,
-        frame: &mut DecodedFrame,
-        due: &[Prompt],
-        tracker: &mut dyn Step,
-    ) -> Result<(FrameResult, Option<Vec<Seen>>)> {
-        let index = frame.index;
-        let size = (frame.width, frame.height);
-        let mut discovery = self.discovery.as_deref_mut().filter(|d| d.due(index));
-        let mut proposals = None;
-        if let Some(discovery) = &mut discovery {
-            let whole = frame.rgb.take().map(|rgb| Frame {
-                index,
-                width: frame.width,
-                height: frame.height,
-                rgb,
-                pts_s: frame.pts_s,
-            });
-            let found = discovery
-                .look(whole.as_ref())
-                .with_context(|| format!("cannot look for objects on frame {index}"));
-            frame.rgb = whole.map(|whole| whole.rgb);
-            proposals = Some(found?);
-        }
-        let mut seen = None;
-        let mut more = |masks: &[ObjectMask]| match (&mut discovery, proposals.take()) {
-            (Some(discovery), Some(proposals)) => {
-                let (prompts, all) = discovery.judge(index, size, proposals, masks);
-                seen = Some(all);
-                prompts
-            }
-            _ => Vec::new(),
-        };
-        let images = Images {
-            model: std::mem::take(&mut frame.images.model),
-            detector: frame.images.detector.take(),
-        };
-        let result = tracker
-            .step(index, images, size, due, &mut more)
-            .with_context(|| format!("cannot track frame {index}"))?;
-        Ok((result, seen))
+/// Looks for objects if it is time, then tracks: the graph that looks is gone, or at rest, when the tracker runs.
+///
+/// # Errors
+/// One of the two cannot go on.
+pub(super) fn look_and_track(
+    discovery: Option<&mut Discovery>,
+    frame: &mut DecodedFrame,
+    due: &[Prompt],
+    tracker: &mut dyn Step,
+) -> Result<(FrameResult, Option<Vec<Seen>>)> {
+    let index = frame.index;
+    let size = (frame.width, frame.height);
+    let mut discovery = discovery.filter(|discovery| discovery.due(index));
+    let mut proposals = None;
+    if let Some(discovery) = &mut discovery {
+        let whole = frame.rgb.take().map(|rgb| Frame {
+            index,
+            width: frame.width,
+            height: frame.height,
+            rgb,
+            pts_s: frame.pts_s,
+        });
+        let found = discovery
+            .look(whole.as_ref())
+            .with_context(|| format!("cannot look for objects on frame {index}"));
+        frame.rgb = whole.map(|whole| whole.rgb);
+        proposals = Some(found?);
     }
+    let mut seen = None;
+    let mut more = |masks: &[ObjectMask]| match (&mut discovery, proposals.take()) {
+        (Some(discovery), Some(proposals)) => {
+            let (prompts, all) = discovery.judge(index, size, proposals, masks);
+            seen = Some(all);
+            prompts
+        }
+        _ => Vec::new(),
+    };
+    let images = Images {
+        model: std::mem::take(&mut frame.images.model),
+        detector: frame.images.detector.take(),
+    };
+    let result = tracker
+        .step(index, images, size, due, &mut more)
+        .with_context(|| format!("cannot track frame {index}"))?;
+    Ok((result, seen))
 }
 
 fn write(mut sink: Sink, from: &Receiver<TrackedFrame>) -> Result<SinkStats> {

@@ -1,5 +1,6 @@
 //! `--proposals`: its options, the file behind them, and what it takes of memory.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,7 +40,7 @@ impl PromptKind {
 const HEADING: &str = "Proposals";
 
 /// The graph that proposes objects, and how often.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct GraphArgs {
     /// Track what a graph proposes on frame 0: FastSAM or a YOLO segmentation model, as Ultralytics exports it to ONNX
     #[arg(long, help_heading = HEADING, value_name = "FILE.onnx")]
@@ -55,7 +56,7 @@ pub(super) struct GraphArgs {
 }
 
 /// What is proposed, and what becomes of it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ProposalArgs {
     #[command(flatten)]
     pub graph: GraphArgs,
@@ -105,6 +106,32 @@ impl ProposalArgs {
             most: self.max_det.get(),
             class_agnostic: self.class_agnostic,
         }
+    }
+
+    /// The same as arguments of another process; none without a graph.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let Some(file) = &self.graph.proposals else {
+            return Vec::new();
+        };
+        let mut arguments = vec!["--proposals".into(), file.into()];
+        let mut add = |name: &str, value: Option<String>| {
+            arguments.extend(value.map(|value| format!("--{name}={value}").into()));
+        };
+        let graph = &self.graph;
+        add("proposal-size", graph.proposal_size.map(|n| n.to_string()));
+        let every = graph.discover_every;
+        add("discover-every", every.map(|n| n.to_string()));
+        let prompts = self.proposal_prompts.as_str().to_owned();
+        add("proposal-prompts", Some(prompts));
+        add("conf", Some(self.conf.to_string()));
+        add("iou", Some(self.iou.to_string()));
+        add("max-det", Some(self.max_det.to_string()));
+        add("covered", Some(self.covered.to_string()));
+        add("max-objects", self.max_objects.map(|n| n.to_string()));
+        if self.class_agnostic {
+            arguments.push("--class-agnostic".into());
+        }
+        arguments
     }
 }
 

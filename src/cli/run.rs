@@ -2,14 +2,14 @@
 //! the results are moved into place.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::args::RunArgs;
-use super::budget::{self, Looking, Proposed};
-use super::discovery::{Discovery, Known, MaskSpec};
+use super::budget::{self, Looking};
+use super::discovery::Discovery;
 use super::model::Model;
 use super::outputs::{Outputs, default_out};
 use super::pipeline::{self, DetectorImages, Job, Outcome};
@@ -29,7 +29,6 @@ use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
-use crate::plan::Presence;
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report::{
     self, ArenaReport, CopiesReport, DetectorReport, InputReport, ModelReport, PromptReport,
@@ -139,13 +138,22 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
 
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
     let mut discovery = match digest {
-        Some(digest) => Some(discover(args, digest, &prompts, &bundle)?),
+        Some(digest) => Some(Discovery::begin(
+            &args.proposals,
+            digest,
+            (&args.input, &args.runtime, args.mem_limit),
+            &prompts,
+            &bundle,
+        )?),
         None => None,
     };
     let prompts = prompts.into_frames();
     let distinct = texts::distinct(&args.text.texts);
     let (follow, plan, chunk) = if distinct.is_empty() {
-        let proposed = proposed(discovery.as_ref());
+        let proposed = discovery
+            .as_ref()
+            .map(Discovery::proposed)
+            .unwrap_or_default();
         let (plan, chunk) = budget::settle(
             &bundle,
             &prompts,
@@ -181,11 +189,7 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     };
     let detecting = detecting.as_ref();
     if let Some(discovery) = &mut discovery {
-        runtime.set_mem_limit(args.mem_limit.map(|limit| discovery.arena_limit(limit)));
-        discovery.set_stays(plan.and_then(|plan| plan.proposals).is_none_or(|part| {
-            // Without a plan there is no limit.
-            part.presence == Presence::Loaded
-        }));
+        discovery.keep_within(args.mem_limit, plan.as_ref(), &mut runtime);
     }
     let outputs = Outputs::create(args, &out, &unfinished)?;
     let overlay = match &outputs.overlay {
@@ -311,55 +315,6 @@ fn looked(
 
 pub(super) fn describe(prompts: &BTreeMap<usize, Vec<Prompt>>) -> Vec<PromptReport> {
     prompts.values().flatten().map(PromptReport::of).collect()
-}
-
-/// Reads the graph of --proposals and has it look at the first frame, alone: its session is gone when this returns.
-fn discover(
-    args: &RunArgs,
-    digest: String,
-    prompts: &Prompts,
-    bundle: &Bundle,
-) -> Result<Discovery> {
-    let options = &args.proposals;
-    let path = options.graph.proposals.as_deref().unwrap_or(Path::new(""));
-    let limit = args.mem_limit;
-    let mut runtime = Runtime::load(&args.runtime.options(limit))?;
-    let mut proposer = Proposer::open(path, digest, &options.graph, limit, &runtime)?;
-    if limit.is_some() {
-        proposer.measure(&options.graph, limit, &mut runtime)?;
-    }
-    let first = match media::open(&args.input)?.next_frame()? {
-        Some(frame) => Some(proposer.first_look(&frame, &options.choice(), limit, &runtime)?),
-        None => None,
-    };
-    let objects = prompts.first_frames();
-    let known = Known {
-        objects: objects.len(),
-        last: objects.keys().next_back().copied().unwrap_or(0),
-    };
-    let masks = &bundle.manifest().masks;
-    let masks = MaskSpec {
-        low_size: masks.low_res as usize,
-        threshold: masks.threshold as f32,
-        prompt_size: masks.prompt_size,
-    };
-    Ok(Discovery::new(
-        options, proposer, runtime, first, masks, known,
-    ))
-}
-
-/// The objects that may come of proposals.
-fn proposed(discovery: Option<&Discovery>) -> Proposed {
-    let Some(discovery) = discovery else {
-        return Proposed::default();
-    };
-    let (now, later) = discovery.expected();
-    Proposed {
-        now,
-        later,
-        from: discovery.every().unwrap_or(0),
-        cost: discovery.cost(),
-    }
 }
 
 fn conclude(setup: &Setup<'_>, outcome: Outcome, outputs: Outputs, seen: &Seen) -> Result<()> {

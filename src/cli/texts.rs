@@ -1,7 +1,7 @@
 //! `run --text`: its options, and the loop's parameters.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
@@ -9,7 +9,7 @@ use clap::Args;
 use super::args::{RunArgs, one_or_more};
 use super::budget::{self, Looking, Sought};
 use super::models;
-use crate::bundle::{Bundle, Follow};
+use crate::bundle::{Bundle, Follow, Manifest};
 use crate::detector::described;
 use crate::follower::{FollowOptions, parameters_of};
 use crate::graph::Runtime;
@@ -23,8 +23,12 @@ const HEADING: &str = "Text";
 /// Why texts and prompts do not go together.
 pub(super) const NOT_WITH_PROMPTS: &str = "--text finds its objects itself, and cannot be combined with --box, --point, --mask or --prompts; leave out one of them";
 
+/// Why texts and proposals do not go together.
+pub(super) const NOT_WITH_PROPOSALS: &str =
+    "--proposals cannot be used with --text: leave out one of them";
+
 /// Texts to follow, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct TextArgs {
     /// Find every object that the text means, and follow each; instead of prompts (repeatable)
     #[arg(long = "text", id = "texts", help_heading = HEADING, value_name = "TEXT")]
@@ -94,9 +98,38 @@ pub(super) fn check(args: &RunArgs, has_prompts: bool) -> Result<()> {
         bail!(NOT_WITH_PROMPTS);
     }
     if args.proposals.graph.proposals.is_some() {
-        bail!("--proposals cannot be used with --text: leave out one of them");
+        bail!(NOT_WITH_PROPOSALS);
     }
     Ok(())
+}
+
+/// The folder of the bundle of `--det-res`, for a tracker's bundle in `dir`; `None` where one bundle does both.
+///
+/// # Errors
+/// No bundle, or one of another checkpoint.
+pub(super) fn detecting_in(
+    det_res: Option<u32>,
+    models: Option<&Path>,
+    dir: &Path,
+    manifest: &Manifest,
+) -> Result<Option<PathBuf>> {
+    let Some(res) = det_res.filter(|res| *res != manifest.resolution) else {
+        return Ok(None);
+    };
+    let found = models::sibling(dir, manifest, res, models)?;
+    let (theirs, ours) = (
+        &Bundle::peek(&found)?.source.sha256,
+        &manifest.source.sha256,
+    );
+    if theirs != ours {
+        bail!(
+            "--det-res {res}: {} comes from the checkpoint {theirs}, but {} from {ours}; export both from one checkpoint, such as with `{} --parts tracker,detector`",
+            found.display(),
+            dir.display(),
+            manifest.export_command_at(res)
+        );
+    }
+    Ok(Some(found))
 }
 
 /// The bundle of `--det-res`, checked against that of the tracker; `None` where one bundle does both.
@@ -108,25 +141,10 @@ pub(super) fn detecting(
     models: Option<&Path>,
     bundle: &Bundle,
 ) -> Result<Option<Bundle>> {
-    let Some(res) = det_res else {
+    let Some(dir) = detecting_in(det_res, models, bundle.dir(), bundle.manifest())? else {
         return Ok(None);
     };
-    if res == bundle.manifest().resolution {
-        return Ok(None);
-    }
-    let dir = models::sibling(bundle, res, models)?;
     let other = Bundle::open(&dir)?;
-    let hash = |bundle: &Bundle| bundle.manifest().source.sha256.clone();
-    if hash(&other) != hash(bundle) {
-        bail!(
-            "--det-res {res}: {} comes from the checkpoint {}, but {} from {}; export both from one checkpoint, such as with `{} --parts tracker,detector`",
-            dir.display(),
-            hash(&other),
-            bundle.dir().display(),
-            hash(bundle),
-            bundle.manifest().export_command_at(res)
-        );
-    }
     described(&other)?;
     Ok(Some(other))
 }
@@ -191,7 +209,11 @@ fn sought(args: &TextArgs, options: &FollowOptions, frames: Option<usize>) -> So
     }
 }
 
-fn changed(follow: &Follow, changes: &[String]) -> Result<Follow> {
+/// Parameters of the loop with changes, `NAME=VALUE` each.
+///
+/// # Errors
+/// A parameter that does not exist, or a value of another type.
+pub(super) fn changed(follow: &Follow, changes: &[String]) -> Result<Follow> {
     let mut values = serde_json::to_value(follow)?;
     let Some(fields) = values.as_object_mut() else {
         bail!("the bundle's parameters are no JSON object");

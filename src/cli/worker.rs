@@ -7,9 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use super::args::WorkerArgs;
-use super::budget::{self, Looking, Proposed};
+use super::budget::{self, Looking};
+use super::discovery::Discovery;
 use super::model::Model;
-use super::pipeline::Images;
+use super::pipeline::{DecodedFrame, Images, look_and_track};
+use super::propose::Proposer;
 use super::texts::{self, Coming};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
@@ -21,6 +23,9 @@ use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::report;
 use crate::tracker::{StageTimes, Tracker, TrackerOptions};
 
+/// The stage in which a graph proposes objects.
+const PROPOSALS: &str = "proposals";
+
 /// Frames of the clip that are kept.
 const MOST_FRAMES: usize = 64;
 
@@ -31,8 +36,20 @@ pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
     let manifest = bundle.manifest();
     let texts = texts::distinct(&args.text.texts);
     let prompts = match Prompts::load(flags, args.prompting.prompts.as_deref()) {
-        Err(PromptError::None) if !texts.is_empty() => Prompts::none(),
+        Err(PromptError::None) if !texts.is_empty() || args.proposals.graph.proposals.is_some() => {
+            Prompts::none()
+        }
         other => other?,
+    };
+    let mut discovery = match Proposer::digest(&args.proposals.graph)? {
+        Some(digest) => Some(Discovery::begin(
+            &args.proposals,
+            digest,
+            (&args.input, &args.runtime, args.mem_limit),
+            &prompts,
+            &bundle,
+        )?),
+        None => None,
     };
     let prompts = prompts.into_frames();
     let detecting = texts::detecting(args.text.det_res, None, &bundle)?;
@@ -57,9 +74,15 @@ pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
             args.frames,
             args.chunk,
             args.mem_limit,
-            &Proposed::default(),
+            &discovery
+                .as_ref()
+                .map(Discovery::proposed)
+                .unwrap_or_default(),
             &mut runtime,
         )?;
+        if let Some(discovery) = &mut discovery {
+            discovery.keep_within(args.mem_limit, plan.as_ref(), &mut runtime);
+        }
         let options = TrackerOptions {
             num_frames: args.frames,
             chunk,
@@ -73,8 +96,12 @@ pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
     } else {
         finding(args, &bundle, detecting.as_ref(), &texts, runtime)?
     };
+    let looks = discovery.as_ref();
     let once = match &model {
-        Model::Tracker(_) => BTreeMap::new(),
+        Model::Tracker(_) => looks
+            .map(|looks| (PROPOSALS.to_owned(), looks.seconds()))
+            .into_iter()
+            .collect(),
         Model::Follower(follower) => {
             let seconds = follower.detector_times().text_encoder_s;
             BTreeMap::from([("text_encoder".to_owned(), seconds)])
@@ -90,41 +117,50 @@ pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
     answer(&Answer::Ready(ready))?;
 
     let mut source = media::open(&args.input)?;
-    let mut images = Vec::new();
+    let mut frames: Vec<DecodedFrame> = Vec::new();
+    let looks_again = discovery.as_ref().is_some_and(|d| d.every().is_some());
     let detail = detecting.as_ref().map(|other| other.manifest().resolution);
-    let mut read = |images: &mut Vec<(Images, (u32, u32))>| -> Result<bool> {
+    let mut read = |frames: &mut Vec<DecodedFrame>| -> Result<bool> {
         let Some(frame) = source.next_frame()? else {
             return Ok(false);
         };
         let at = |side| resize_frame(&frame, side);
-        let image = Images {
+        let images = Images {
             model: at(manifest.resolution)?,
             detector: detail.map(at).transpose()?,
         };
-        images.push((image, (frame.width, frame.height)));
+        frames.push(DecodedFrame {
+            index: frames.len(),
+            width: frame.width,
+            height: frame.height,
+            images,
+            rgb: looks_again.then_some(frame.rgb),
+            pts_s: frame.pts_s,
+        });
         Ok(true)
     };
     let mut ended = false;
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
         line.context("cannot read what to do")?;
         // The first mask must not wait for frames that come later.
-        while !ended && images.len() <= index && images.len() < MOST_FRAMES {
-            ended = !read(&mut images)?;
+        while !ended && frames.len() <= index && frames.len() < MOST_FRAMES {
+            ended = !read(&mut frames)?;
         }
-        let (image, size) = images
-            .get(walk(index, images.len()))
+        let frame = frames
+            .get(walk(index, frames.len()))
             .context("the clip has no frames")?;
+        let mut frame = DecodedFrame {
+            index,
+            ..frame.clone()
+        };
         let prompted = prompts.get(&index).map_or(&[][..], Vec::as_slice);
-        let before = times(&model);
-        let image = image.clone();
+        let before = times(&model, discovery.as_ref());
         let start = Instant::now();
-        model
-            .step()
-            .step(index, image, *size, prompted, &mut |_| Vec::new())?;
+        look_and_track(discovery.as_mut(), &mut frame, prompted, model.step())?;
         let seconds = start.elapsed().as_secs_f64();
         answer(&Answer::Frame(Frame {
             seconds,
-            stages: stages(&before, &times(&model)),
+            stages: stages(&before, &times(&model, discovery.as_ref())),
             peak_resident_bytes: report::peak_memory_bytes(),
             arena_peak_bytes: model.arena_stats()?.map(|stats| stats.peak_held),
             // Asking takes longer than a frame may: once, when the memory is that of all frames.
@@ -170,19 +206,28 @@ fn finding(
 }
 
 /// Seconds of the stages so far.
-fn times(model: &Model) -> (StageTimes, DetectorTimes) {
+struct Times {
+    tracker: StageTimes,
+    detector: DetectorTimes,
+    proposals: f64,
+}
+
+fn times(model: &Model, discovery: Option<&Discovery>) -> Times {
     let detector = match model {
         Model::Tracker(_) => DetectorTimes::default(),
         Model::Follower(follower) => follower.detector_times(),
     };
-    (model.tracker().times(), detector)
+    Times {
+        tracker: model.tracker().times(),
+        detector,
+        proposals: discovery.map_or(0.0, Discovery::seconds),
+    }
 }
 
-fn stages(
-    (before, looked_before): &(StageTimes, DetectorTimes),
-    (after, looked): &(StageTimes, DetectorTimes),
-) -> BTreeMap<String, f64> {
-    let stage = |name: &str, of: fn(&StageTimes) -> f64| (name.to_owned(), of(after) - of(before));
+fn stages(before: &Times, after: &Times) -> BTreeMap<String, f64> {
+    let stage = |name: &str, of: fn(&StageTimes) -> f64| {
+        (name.to_owned(), of(&after.tracker) - of(&before.tracker))
+    };
     let tracker = [
         stage("vision_encoder", |times| times.vision_encoder_s),
         stage("memory_attention", |times| times.memory_attention_s),
@@ -190,7 +235,7 @@ fn stages(
         stage("memory_encoder", |times| times.memory_encoder_s),
     ];
     let look = |name: &str, of: fn(&DetectorTimes) -> f64| {
-        (name.to_owned(), of(looked) - of(looked_before))
+        (name.to_owned(), of(&after.detector) - of(&before.detector))
     };
     let detector = [
         look("detector_vision_encoder", |times| times.backbone_s),
@@ -198,9 +243,11 @@ fn stages(
         look("detector", |times| times.search_s),
         look("detector_masks", |times| times.masks_s),
     ];
+    let proposals = (PROPOSALS.to_owned(), after.proposals - before.proposals);
+    let looks = detector.into_iter().chain([proposals]);
     // A frame without a look has none of these.
-    let detector = detector.into_iter().filter(|(_, seconds)| *seconds > 0.0);
-    tracker.into_iter().chain(detector).collect()
+    let looks = looks.filter(|(_, seconds)| *seconds > 0.0);
+    tracker.into_iter().chain(looks).collect()
 }
 
 /// A line to whoever asked. With nobody there, there is nothing left to do: the error ends the process.

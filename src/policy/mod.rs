@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 pub mod follow;
 mod selection;
 
-pub use self::selection::memory_score;
+pub use self::selection::{Selection, memory_score};
 
 /// Parameters of the memory policy, from a bundle's manifest.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -10,7 +10,35 @@
 //! The original takes the mean score of the objects that began together. Here each object has its own, so that what it recalls
 //! depends neither on the others nor on the size of a batch. Conditioning frames are recalled as without a selection.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::{History, MemoryRef, Parameters, PointerRef};
+
+/// Which tracked frames a user wants to be recalled: those with a [`memory_score`] above a number, or all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Selection(pub Option<f64>);
+
+impl FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            _ if text == "all" => Ok(Self(None)),
+            Ok(score) if (0.0..1.0).contains(&score) => Ok(Self(Some(score))),
+            _ => Err("expected a number from 0 to less than 1, or all".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(score) => score.fmt(to),
+            None => to.write_str("all"),
+        }
+    }
+}
 
 /// How much a tracked frame is worth recalling, 0 to 1: the certainty that the object is there, from 0 at a logit of 0 or less
 /// to 1, times the estimated IoU of its mask.

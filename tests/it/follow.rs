@@ -405,7 +405,7 @@ fn wrong_intervals_are_refused() {
 }
 
 /// A desk whose bundle has 28 px, with one of 56 px beside it.
-fn two_resolutions(here: bool, there: bool) -> (Desk, std::path::PathBuf, serde_json::Value) {
+pub fn two_resolutions(here: bool, there: bool) -> (Desk, std::path::PathBuf, serde_json::Value) {
     let mut desk = Desk::new();
     if here {
         give_detector(&mut desk);

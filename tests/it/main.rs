@@ -1,6 +1,7 @@
 //! Integration tests, one module per subject.
 
 mod ab;
+mod ab_found;
 mod bench;
 mod bundle;
 mod cli;

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::fake::{Desk, Ran, read_json, write_mask};
 use crate::onnx::Graph;
 
-const FILE: &str = "graph.onnx";
+pub const FILE: &str = "graph.onnx";
 
 /// Side of the graph's image; a frame of 40x30 is 32x24 in it.
 const SIDE: u64 = 32;
 
 /// Writes a graph with two classes and two prototypes, of which the second is 0.
-fn write_graph(path: &Path) {
+pub fn write_graph(path: &Path) {
     let quarter = SIDE / 4;
     #[rustfmt::skip]
     let rows = [

@@ -1,4 +1,4 @@
-//! The part of the page with what was found for each text.
+//! The part of the page with what was found, for each text or of what a graph proposed.
 
 use super::escape;
 use super::sections::swatch;
@@ -10,7 +10,8 @@ use crate::ab::verdict::found_text;
 /// A variant that was compared, its place, and what it found for a text.
 type Compared<'a> = (usize, &'a VariantReport, &'a TextFinds);
 
-/// For each text a table: a row an object, a column a variant. Nothing without texts.
+/// For each text, or for a graph that proposes objects, a table: a row an object, a column a variant. Nothing where prompts say
+/// which objects there are.
 pub(super) fn section(report: &AbReport, numbers: Option<&Numbers>) -> String {
     let (Some(numbers), Some(baseline)) = (numbers, report.variants.first()) else {
         return String::new();
@@ -35,7 +36,12 @@ pub(super) fn section(report: &AbReport, numbers: Option<&Numbers>) -> String {
         ));
         return html;
     }
-    for (place, text) in report.texts.iter().enumerate() {
+    let texts = report.texts.iter().map(|text| format!("“{text}”"));
+    let proposed = report
+        .proposals
+        .iter()
+        .map(|file| format!("What {file} proposes"));
+    for (place, title) in texts.chain(proposed).enumerate() {
         let compared: Vec<Compared<'_>> = report
             .variants
             .iter()
@@ -45,7 +51,7 @@ pub(super) fn section(report: &AbReport, numbers: Option<&Numbers>) -> String {
                 Some((column, variant, finds))
             })
             .collect();
-        html.push_str(&format!("<h3>“{}”</h3>", escape(text)));
+        html.push_str(&format!("<h3>{}</h3>", escape(&title)));
         html.push_str(&table(baseline, place, &compared, numbers));
     }
     html.push_str(

@@ -7,7 +7,7 @@ use crate::ab::chart::{self, Line};
 use crate::ab::numbers::Numbers;
 use crate::ab::report::{AbReport, VariantReport};
 use crate::ab::verdict::{ENOUGH_IOU, J_AND_F_MARGIN};
-use crate::ab::{agreement::LOST, table};
+use crate::ab::{agreement::LOST, require, table};
 use crate::bench::table::NOISE;
 use crate::matching::SAME;
 use crate::media::overlay::object_colour;
@@ -79,9 +79,7 @@ pub(super) fn requirements(report: &AbReport) -> String {
             true => ("met", "✓ met"),
             false => ("unmet", "✗ not met"),
         };
-        let value = requirement
-            .value
-            .map_or("not known".to_owned(), |v| format!("{v:.4}"));
+        let value = require::shown(requirement);
         format!(
             "<li><code>{}</code> <span class=\"{class}\">{word}</span> (found {value})</li>",
             escape(&requirement.text)
@@ -156,9 +154,9 @@ pub(super) fn table(report: &AbReport) -> String {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table></div>");
-    if !report.texts.is_empty() {
+    if report.finds() {
         html.push_str(
-            "<p class=\"note\">Objects are those that were found for the texts; missed are those of the baseline that a variant did not find, extra those \
+            "<p class=\"note\">Objects are those that were found; missed are those of the baseline that a variant did not find, extra those \
              that the baseline did not find, differ the frames on which one shows an object that the other does not. IoU, worst and lost are \
              those of objects that both found.</p>",
         );
@@ -253,9 +251,9 @@ pub(super) fn quality(report: &AbReport) -> String {
         html.push_str(&format!(
             "<h3>IoU with the masks of {}, mean over objects{}</h3>",
             escape(baseline),
-            match report.texts.is_empty() {
-                true => "",
-                false => " that both found",
+            match report.finds() {
+                false => "",
+                true => " that both found",
             }
         ));
         html.push_str(&chart::lines(
@@ -280,7 +278,7 @@ pub(super) fn objects(report: &AbReport) -> String {
                     .agreement
                     .iter()
                     // Of objects that were found, the ids are others than those of the ground truth.
-                    .filter(|_| report.texts.is_empty())
+                    .filter(|_| !report.finds())
                     .flat_map(|a| a.objects.iter().map(|o| o.object)),
             )
             .collect();
@@ -311,7 +309,7 @@ pub(super) fn objects(report: &AbReport) -> String {
                     frame(lost.map(|lost| lost.from_frame)),
                 ));
             }
-            if !report.texts.is_empty() {
+            if report.finds() {
                 let matched =
                     scores.and_then(|s| s.objects.iter().find(|o| o.object == id)?.matched);
                 let found = matched.map_or("not found".to_owned(), |id| format!("object {id}"));
@@ -323,7 +321,7 @@ pub(super) fn objects(report: &AbReport) -> String {
             let worst = |o: &crate::ab::agreement::ObjectAgreement| {
                 format!("{:.3} on frame {}", o.worst_iou, o.worst_frame)
             };
-            if report.texts.is_empty() {
+            if !report.finds() {
                 cells.extend([
                     ("mean IoU", of(&|o| format!("{:.3}", o.iou))),
                     ("worst IoU", of(&worst)),
@@ -356,12 +354,12 @@ pub(super) fn objects(report: &AbReport) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let (title, note) = match report.texts.is_empty() {
-        true => (
+    let (title, note) = match report.finds() {
+        false => (
             "Each object",
             "IoU is that with the baseline's mask of the object, from its first prompt on.",
         ),
-        false => (
+        true => (
             "Each object of the ground truth",
             "Which object of a run is which of the ground truth, their masks say; one that was not found counts as empty masks.",
         ),
@@ -400,10 +398,10 @@ pub(super) fn how(report: &AbReport) -> String {
             format!(
                 "the variant that takes least time among those with good masks: J&F at most {J_AND_F_MARGIN} below the best where there is \
                  ground truth, else a mean IoU with the baseline of at least {ENOUGH_IOU} and no object lost{}",
-                if report.texts.is_empty() {
-                    ""
-                } else {
+                if report.finds() {
                     ", missed or extra"
+                } else {
+                    ""
                 }
             ),
         ),
@@ -414,14 +412,21 @@ pub(super) fn how(report: &AbReport) -> String {
         ),
         ("command".to_owned(), report.command.join(" ")),
     ];
-    if !report.texts.is_empty() {
+    if report.finds() {
+        let (within, truth, parts) = match &report.proposals {
+            None => (
+                " within a text",
+                ", without regard to texts",
+                "detector, decisions and tracker",
+            ),
+            Some(_) => ("", "", "the graph that proposes objects, and the tracker"),
+        };
         entries.push((
             "objects".to_owned(),
             format!(
-                "each variant finds its own and numbers them by itself. Those of two runs are matched within a text, one with one at most: the \
+                "each variant finds its own and numbers them by itself. Those of two runs are matched{within}, one with one at most: the \
                  highest mean IoU over the frames that show either first, and at least {SAME} on average over those that show both. \
-                 Those of the ground truth likewise, without regard to texts. A time is that of the whole loop: detector, \
-                 decisions and tracker."
+                 Those of the ground truth likewise{truth}. A time is that of the whole loop: {parts}."
             ),
         ));
     }

@@ -1,22 +1,31 @@
 //! The arguments of `snow-ort ab`.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::ab::require::METRICS;
 use crate::ab::variant::Variant;
+use crate::bundle::Manifest;
 use crate::cli::args::{PolicyArgs, PromptArgs, RuntimeArgs, one_or_more};
+use crate::cli::propose::ProposalArgs;
+use crate::cli::texts::{self, TextArgs};
 
 const AB_HELP: &str = "\
 Variants (--variant NAME=DIR[,KEY=VALUE…]):
-  DIR is a bundle. Keys are provider, device-id, ort-lib, threads, chunk and mem-limit; what a variant does not say is as the flag of that name says for all. The first variant is the baseline.
+  DIR is a bundle. Keys are provider, device-id, ort-lib, threads, chunk, mem-limit and memory-selection, with --text detect-every, det-res and follow (as follow=NAME=VALUE, repeatable), with --proposals discover-every; what a variant does not say is as the flag of that name says for all. The first variant is the baseline.
 
 How it is done:
   Each variant tracks the whole clip, one after the other, as `snow-ort run` does; this gives masks and scores. Then all are timed as by `snow-ort bench`: each in a process of its own, warm, in --rounds rounds that go through the variants forwards and backwards in turn. All are loaded at the same time then: what cannot be held together is compared in pairs. Warming goes --warm frames beyond the last prompt; the first 64 frames of the clip are used, forwards and backwards.
 
   With --text each variant finds its objects itself, and numbers them by itself: those of two runs are matched within a text by their masks, the highest mean IoU over the frames that show either first; on the frames that show both it has to be 0.5 at least. IoU, worst and lost are those of the objects that both found; missed is what the baseline alone found, extra what the variant alone found, differ on how many frames one shows an object that the other does not. Objects of the ground truth are matched in the same way. A time is that of the whole loop: detector, decisions and tracker.
+
+  With --proposals a graph proposes the objects, to all variants on the same first frame; what it proposes later (--discover-every) depends on the masks of each. Objects of two runs are matched in the same way, all with all. A time is that of the graph and the tracker.
+
+  Where objects are looked for on some frames only, every block of the timing has as many looks as any other: --block is made longer for that if need be, and seconds of a frame have the share of a look in them.
 
   A variant that fails becomes a row that says why; the others go on. Results are kept in DIR/variants and DIR/timing.json with the hash of everything they depend on: after an interruption the same command goes on, and what has changed is made again.
 
@@ -53,18 +62,11 @@ pub(in crate::cli) struct AbArgs {
     #[command(flatten)]
     pub prompting: PromptArgs,
 
-    /// Find every object that the text means and follow each, as `run --text` does; instead of prompts (repeatable)
-    #[arg(long = "text", id = "texts", value_name = "TEXT")]
-    pub texts: Vec<String>,
+    #[command(flatten)]
+    pub text: TextArgs,
 
-    /// Set a parameter of the loop that finds and follows, for all variants, as for `run` (repeatable)
-    #[arg(
-        long = "follow",
-        id = "follow",
-        value_name = "NAME=VALUE",
-        requires = "texts"
-    )]
-    pub follow: Vec<String>,
+    #[command(flatten)]
+    pub proposals: ProposalArgs,
 
     /// Score the masks against ground truth: a folder of index PNGs, as for `run`
     #[arg(long, value_name = "DIR")]
@@ -125,11 +127,20 @@ pub(in crate::cli) struct AbArgs {
     pub quiet: bool,
 }
 
+impl AbArgs {
+    /// Whether each variant finds its objects itself, so that prompts say nothing of them.
+    pub fn finds(&self) -> bool {
+        !self.text.texts.is_empty() || self.proposals.graph.proposals.is_some()
+    }
+}
+
 /// How a variant is run: its own words first, then those for all.
 #[derive(Debug, Clone)]
 pub(super) struct Manner {
     pub policy: PolicyArgs,
     pub runtime: RuntimeArgs,
+    pub text: TextArgs,
+    pub proposals: ProposalArgs,
     pub chunk: Option<NonZeroUsize>,
     pub mem_limit: Option<u64>,
 }
@@ -138,8 +149,18 @@ impl Manner {
     /// Of a variant.
     pub fn of(variant: &Variant, args: &AbArgs) -> Self {
         let all = &args.runtime;
+        let mut text = args.text.clone();
+        text.detect_every = variant.detect_every.or(text.detect_every);
+        text.det_res = variant.det_res.or(text.det_res);
+        // Of two values of a parameter the last holds.
+        text.parameters.extend_from_slice(&variant.follow);
+        let mut proposals = args.proposals.clone();
+        let graph = &mut proposals.graph;
+        graph.discover_every = variant.discover_every.or(graph.discover_every);
         Self {
-            policy: args.policy,
+            policy: PolicyArgs {
+                memory_selection: variant.memory_selection.or(args.policy.memory_selection),
+            },
             runtime: RuntimeArgs {
                 provider: variant.provider.unwrap_or(all.provider),
                 device_id: variant.device_id.unwrap_or(all.device_id),
@@ -147,8 +168,54 @@ impl Manner {
                 threads: variant.threads.or(all.threads),
                 cuda_options: all.cuda_options.clone(),
             },
+            text,
+            proposals,
             chunk: variant.chunk.or(args.chunk),
             mem_limit: variant.mem_limit.or(args.mem_limit),
         }
+    }
+
+    /// The same as arguments of another process.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.runtime.arguments(self.chunk, self.mem_limit);
+        arguments.extend(self.policy.arguments().into_iter().map(Into::into));
+        arguments.extend(self.finding());
+        arguments
+    }
+
+    /// How it finds its objects, as arguments; none where prompts say which there are.
+    pub fn finding(&self) -> Vec<OsString> {
+        let texts = self.text.arguments().into_iter().map(Into::into);
+        texts.chain(self.proposals.arguments()).collect()
+    }
+
+    /// Frames from one look for objects to the next; 1 where there are no looks, or only that at the first frame.
+    pub fn every(&self) -> usize {
+        let proposed = self.proposals.graph.discover_every;
+        proposed.map_or(self.text.every(), NonZeroUsize::get)
+    }
+
+    /// Checks what concerns finding objects against a variant's bundle, and returns the folder of a detector's bundle of its own.
+    ///
+    /// # Errors
+    /// Options that say nothing here, a parameter that does not exist, or no bundle for the detector.
+    pub fn check(&self, variant: &Variant, manifest: &Manifest) -> Result<Option<PathBuf>> {
+        let [of_texts, of_proposals] = variant.of_finding();
+        let texts = !self.text.texts.is_empty();
+        if let (Some(key), false) = (of_texts, texts) {
+            bail!("{key} is about what texts find: give --text, or leave it out");
+        }
+        let proposed = self.proposals.graph.proposals.is_some();
+        if let (Some(key), false) = (of_proposals, proposed) {
+            bail!("{key} is about what a graph proposes: give --proposals, or leave it out");
+        }
+        if !texts {
+            return Ok(None);
+        }
+        // Without a detector it is a row that says so.
+        if let Some(detector) = &manifest.detector {
+            texts::changed(&detector.follow, &self.text.parameters)?;
+        }
+        texts::detecting_in(self.text.det_res, None, &variant.model, manifest)
     }
 }

@@ -96,9 +96,18 @@ pub(super) fn add_prompts<'a>(key: &mut Key, prompts: impl Iterator<Item = &'a P
     }
 }
 
-/// Adds what is this variant's own: its bundle, whose manifest has the hash of every other file, and how it is run.
-pub(super) fn add_variant(key: &mut Key, model: &Path, manner: &Manner) -> Result<()> {
+/// Adds what is this variant's own: its bundle, and that of its detector if it is another, whose manifests have the hash of every
+/// other file, and how it is run.
+pub(super) fn add_variant(
+    key: &mut Key,
+    model: &Path,
+    detecting: Option<&Path>,
+    manner: &Manner,
+) -> Result<()> {
     key.add("manifest", &of_file(&model.join(MANIFEST_FILE))?);
+    if let Some(dir) = detecting {
+        key.add("detector's manifest", &of_file(&dir.join(MANIFEST_FILE))?);
+    }
     let runtime = &manner.runtime;
     key.add(
         "manner",
@@ -114,6 +123,9 @@ pub(super) fn add_variant(key: &mut Key, model: &Path, manner: &Manner) -> Resul
     );
     for argument in manner.policy.arguments() {
         key.add("policy", &argument);
+    }
+    for argument in manner.finding() {
+        key.add("finding", &argument.to_string_lossy());
     }
     // One that is not found is an error of the run.
     if let Ok(found) = library::find(runtime.ort_lib.as_deref()) {

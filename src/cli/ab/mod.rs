@@ -15,6 +15,7 @@ use self::args::{AbArgs, Manner};
 use self::keys::Key;
 use self::runs::Contender;
 use self::timing::Timed;
+use super::propose::Proposer;
 use super::run::describe;
 use super::score::Scorer;
 use super::signals::Interrupt;
@@ -25,7 +26,7 @@ use crate::ab::report::{AB_VERSION, AbReport, ClipReport, Protocol, VariantRepor
 use crate::ab::require::{self, Given, Requirement};
 use crate::ab::{agreement, frames, page, table, variant, verdict};
 use crate::bench::machine::Machine;
-use crate::bench::rounds::Length;
+use crate::bench::rounds::{self, Length};
 use crate::bench::table::Style;
 use crate::bundle::{Bundle, MANIFEST_FILE};
 use crate::cli::outputs::default_out;
@@ -71,6 +72,8 @@ struct Setup<'a> {
     contenders: Vec<Contender>,
     requirements: Vec<Requirement>,
     length: Length,
+    /// What is to be known of blocks without as many looks as others.
+    uneven: Option<String>,
     unfinished: Unfinished,
     missing: Missing,
 }
@@ -180,20 +183,21 @@ fn prepare<'a>(
     let variants = variant::parse_all(&args.variants)?;
     let given = Given {
         truth: args.gt.is_some(),
-        texts: !args.texts.is_empty(),
+        finds: args.finds(),
     };
     let requirements = require::parse(&args.require, &variants, given)?;
-    let prompts = match Prompts::load(flags, args.prompting.prompts.as_deref()) {
-        Err(PromptError::None) if given.texts => Prompts::none(),
-        Ok(_) if given.texts => bail!(texts::NOT_WITH_PROMPTS),
-        other => other?,
-    };
+    let prompts = prompts(args, flags, given.finds)?;
+    let digest = Proposer::digest(&args.proposals.graph)?;
     let info = media::open(&args.input)?.info().clone();
     let mut pointers = 0;
+    let mut ways = Vec::with_capacity(variants.len());
     for variant in &variants {
-        let manifest = Bundle::peek(&variant.model)
-            .with_context(|| format!("--variant {}={}", variant.name, variant.model.display()))?;
+        let of_it = || format!("--variant {}={}", variant.name, variant.model.display());
+        let manifest = Bundle::peek(&variant.model).with_context(of_it)?;
         pointers = pointers.max(manifest.policy.max_object_pointers as usize);
+        let manner = Manner::of(variant, args);
+        let detecting = manner.check(variant, &manifest).with_context(of_it)?;
+        ways.push((manner, detecting));
     }
     check_out(args, &out)?;
     let most = args.max_frames.map(Into::into);
@@ -203,7 +207,7 @@ fn prepare<'a>(
     };
     survey(&args.input, most, &info, &prompts, truth.as_ref(), pointers)?;
     let first_frames = prompts.first_frames();
-    if let (Some(truth), false) = (&truth, given.texts) {
+    if let (Some(truth), false) = (&truth, given.finds) {
         for note in Scorer::plan(truth.clone(), &first_frames)?.notes() {
             complain(&format!("warning: {note}"));
         }
@@ -211,11 +215,16 @@ fn prepare<'a>(
     for note in &info.notes {
         complain(&format!("warning: {note}"));
     }
+    let periods = ways.iter().map(|(manner, _)| manner.every());
+    let (block, uneven) = match rounds::even_block(args.block.get(), periods) {
+        Ok(block) => (block, None),
+        Err(why) => (args.block.get(), Some(why)),
+    };
     let length = Length {
         // Only then do all objects take their time, and their memories.
         warm: prompts.last_frame() + args.warm.get() - 1,
         rounds: args.rounds.get(),
-        block: args.block.get(),
+        block,
     };
 
     let clip_sha256 = keys::of_clip(&info)?;
@@ -227,17 +236,16 @@ fn prepare<'a>(
     common.add("clip", &clip_sha256);
     common.add("frames", &format!("{most:?}"));
     keys::add_prompts(&mut common, prompts.values().flatten());
-    for (name, values) in [("text", &args.texts), ("follow", &args.follow)] {
-        values.iter().for_each(|value| common.add(name, value));
+    if let Some(digest) = digest {
+        common.add("proposals", &digest);
     }
     if let Some(dir) = &args.gt {
         common.add("ground truth", &keys::of_folder(dir)?);
     }
     let mut contenders = Vec::with_capacity(variants.len());
-    for variant in variants {
-        let manner = Manner::of(&variant, args);
+    for (variant, (manner, detecting)) in variants.into_iter().zip(ways) {
         let mut key = common.clone();
-        keys::add_variant(&mut key, &variant.model, &manner)?;
+        keys::add_variant(&mut key, &variant.model, detecting.as_deref(), &manner)?;
         let key = key.text();
         contenders.push(Contender {
             folder: Path::new(VARIANTS).join(&variant.name).join(&key),
@@ -258,9 +266,26 @@ fn prepare<'a>(
         contenders,
         requirements,
         length,
+        uneven,
         unfinished,
         missing,
     })
+}
+
+/// The prompts; none where variants find their objects.
+fn prompts(args: &AbArgs, flags: &[FlagPrompt], finds: bool) -> Result<Prompts> {
+    let texts = !args.text.texts.is_empty();
+    if texts && args.proposals.graph.proposals.is_some() {
+        bail!(texts::NOT_WITH_PROPOSALS);
+    }
+    match Prompts::load(flags, args.prompting.prompts.as_deref()) {
+        Err(PromptError::None) if finds => Ok(Prompts::none()),
+        Ok(_) if texts => bail!(texts::NOT_WITH_PROMPTS),
+        Ok(_) if finds => bail!(
+            "ab compares objects of prompts by their ids, and proposed ones by their masks: give either --proposals or prompts"
+        ),
+        other => Ok(other?),
+    }
 }
 
 /// What is read must not lie in what may be removed, and a bundle stays what it is.
@@ -275,6 +300,7 @@ fn check_out(args: &AbArgs, out: &Path) -> Result<()> {
         ("the input", Some(&args.input)),
         ("--gt", args.gt.as_ref()),
         ("--prompts", args.prompting.prompts.as_ref()),
+        ("--proposals", args.proposals.graph.proposals.as_ref()),
     ];
     for (what, path) in read {
         let inside = path.and_then(|path| path.canonicalize().ok());
@@ -402,6 +428,9 @@ fn compose(
     }
     relate(setup, &mut variants)?;
     let worst = frames::worst_per_frame(&variants);
+    let mut verdict = verdict::verdict(&variants);
+    verdict.warnings.extend(setup.uneven.clone());
+    let proposals = args.proposals.graph.proposals.as_ref();
     Ok(AbReport {
         schema_version: AB_VERSION,
         snow_ort: env!("CARGO_PKG_VERSION").to_owned(),
@@ -415,10 +444,11 @@ fn compose(
             height: setup.info.height,
         },
         prompts: setup.prompts.clone(),
-        texts: texts::distinct(&args.texts)
+        texts: texts::distinct(&args.text.texts)
             .into_iter()
             .map(str::to_owned)
             .collect(),
+        proposals: proposals.map(|file| file.display().to_string()),
         objects: variants
             .first()
             .and_then(VariantReport::found)
@@ -429,7 +459,7 @@ fn compose(
             rounds: setup.length.rounds,
             block_frames: setup.length.block,
         },
-        verdict: verdict::verdict(&variants),
+        verdict,
         requirements: setup
             .requirements
             .iter()
@@ -467,7 +497,7 @@ fn relate(setup: &Setup<'_>, variants: &mut [VariantReport]) -> Result<()> {
         let (Some(theirs), Some(ours)) = (tracks(baseline), tracks(variant)) else {
             continue;
         };
-        if setup.args.texts.is_empty() {
+        if !setup.args.finds() {
             variant.agreement = agreement::compare(open(&theirs)?, open(&ours)?)?;
             continue;
         }

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::args::{AbArgs, Manner};
 use crate::ab::agreement::lost_from;
-use crate::ab::finds;
+use crate::ab::finds::{self, Sought};
 use crate::ab::report::{LostObject, VariantRun};
 use crate::ab::variant::Variant;
 use crate::bench::words::Words;
 use crate::cli::progress::Progress;
 use crate::prompts::FlagPrompt;
-use crate::report::{RunReport, ScoresReport, Status};
+use crate::report::{FoundReport, RunReport, ScoresReport, Status};
 
 /// The file of a run's folder with its tracks.
 pub(super) const TRACKS_FILE: &str = "tracks.json";
@@ -31,7 +31,7 @@ pub(super) struct Contender {
     pub folder: PathBuf,
 }
 
-/// What all variants are told alike: the clip's prompts, or texts, as arguments.
+/// What all variants are told alike: the clip's prompts as arguments.
 pub(super) fn prompt_arguments(command: &mut Command, args: &AbArgs, flags: &[FlagPrompt]) {
     for flag in flags {
         match flag {
@@ -42,12 +42,6 @@ pub(super) fn prompt_arguments(command: &mut Command, args: &AbArgs, flags: &[Fl
     }
     if let Some(file) = &args.prompting.prompts {
         command.arg("--prompts").arg(file);
-    }
-    for (flag, values) in [("--text", &args.texts), ("--follow", &args.follow)] {
-        for value in values {
-            // A text may look like a flag.
-            command.arg(format!("{flag}={value}"));
-        }
     }
 }
 
@@ -83,9 +77,7 @@ pub(super) fn make(
     if let Some(most) = args.max_frames {
         command.arg("--max-frames").arg(most.to_string());
     }
-    let manner = &contender.manner;
-    command.args(manner.runtime.arguments(manner.chunk, manner.mem_limit));
-    command.args(manner.policy.arguments());
+    command.args(contender.manner.arguments());
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -131,11 +123,14 @@ pub(super) fn make(
 /// # Errors
 /// Tracks that cannot be read.
 pub(super) fn summary(report: RunReport, out: &Path, folder: &Path) -> Result<VariantRun> {
-    let texts = match report.texts.is_empty() {
+    let sought = sought(&report);
+    let texts = match sought.is_empty() {
         true => Vec::new(),
-        false => finds::seen(&out.join(folder).join(TRACKS_FILE), &report.texts)?,
+        false => finds::seen(&out.join(folder).join(TRACKS_FILE), &sought)?,
     };
     Ok(VariantRun {
+        detector: report.detector,
+        proposals: report.proposals,
         texts,
         folder: folder.display().to_string(),
         lost: report.scores.as_ref().map_or_else(Vec::new, lost),
@@ -145,6 +140,23 @@ pub(super) fn summary(report: RunReport, out: &Path, folder: &Path) -> Result<Va
         peak_memory_bytes: report.peak_memory_bytes,
         scores: report.scores,
     })
+}
+
+/// What a run looked for, with the objects that came of it.
+fn sought(report: &RunReport) -> Vec<Sought> {
+    if report.proposals.is_some() {
+        let found = report.prompts.iter().filter_map(|prompt| {
+            Some(FoundReport {
+                object: prompt.object,
+                score: prompt.proposal.as_ref()?.score,
+            })
+        });
+        return vec![(None, found.collect())];
+    }
+    let texts = report.texts.iter();
+    texts
+        .map(|text| (Some(text.text.clone()), text.objects.clone()))
+        .collect()
 }
 
 fn lost(scores: &ScoresReport) -> Vec<LostObject> {

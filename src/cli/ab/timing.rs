@@ -68,9 +68,7 @@ pub(super) fn make(
         command.arg("--input").arg(&args.input);
         prompt_arguments(&mut command, args, flags);
         command.arg("--frames").arg(length.asked().to_string());
-        let manner = &contender.manner;
-        command.args(manner.runtime.arguments(manner.chunk, manner.mem_limit));
-        command.args(manner.policy.arguments());
+        command.args(contender.manner.arguments());
         Entry {
             name: contender.variant.name.clone(),
             command,
