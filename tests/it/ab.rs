@@ -195,12 +195,13 @@ fn a_variant_that_fails_is_a_row_that_says_why_and_the_others_finish() {
         format!("--variant=small={dir},mem-limit=1KiB"),
         format!("--variant=broken={}", broken.dir.display()),
         format!("--variant=no-library={dir},ort-lib=nowhere.so"),
+        format!("--variant=gpu={dir},provider=cuda"),
         format!("--variant=b={dir},chunk=1"),
     ];
     let mut args: Vec<&str> = variants.iter().map(String::as_str).collect();
     let ran = ab(&desk, &args);
     ran.refuses(&[
-        "small, broken, no-library failed",
+        "small, broken, no-library, gpu failed",
         "the report in r",
         "--overwrite",
     ]);
@@ -218,11 +219,12 @@ fn a_variant_that_fails_is_a_row_that_says_why_and_the_others_finish() {
         variant.error.clone()
     };
     assert_eq!((error("a"), error("b")), (None, None));
-    assert!(found.variants[4].speedup.is_some() && found.variants[4].agreement.is_some());
+    assert!(found.variants[5].speedup.is_some() && found.variants[5].agreement.is_some());
     for (name, word) in [
         ("small", "1.00 KiB"),
         ("broken", "memory_encoder"),
         ("no-library", "nowhere.so"),
+        ("gpu", "CUDA"),
     ] {
         let why = error(name).unwrap();
         assert!(why.contains(word), "{name}: {why}");

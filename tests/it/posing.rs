@@ -1,4 +1,4 @@
-//! `snow-ort doctor` where a GPU computes wrongly, without a GPU: ONNX Runtime's library behind a table of functions in which the
+//! `snow-ort doctor` where a GPU computes wrongly, and `ab` with a GPU, without one: ONNX Runtime's library behind a table of functions in which the
 //! CUDA provider is the processor (`posing.c`).
 
 use std::mem::{offset_of, size_of};
@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ort::sys::OrtApi;
+use serde_json::{Value, json};
 
-use crate::doctor::{doctor, finding, json, nvidia_smi};
-use crate::fake::{Desk, FakeBundle, Ran};
+use crate::doctor::{doctor, finding, json as told, nvidia_smi};
+use crate::fake::{Desk, FakeBundle, Ran, read_json};
 
 /// Builds the library beside a part for GPUs that is none; `None` without the real one.
 fn posing(desk: &Desk) -> Option<(PathBuf, PathBuf)> {
@@ -114,11 +115,11 @@ fn a_gpu_with_other_masks_is_an_error_and_one_with_the_same_is_fine() {
             "it does not work: 1 error",
         ],
     );
-    let (ran, report) = json(&mut command(Some(&decoder), &["--compare"]));
+    let (ran, report) = told(&mut command(Some(&decoder), &["--compare"]));
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert_eq!(finding(&report, "masks-wrong")["severity"], "error");
     let masks = &report["facts"]["providers"][1]["masks"];
-    assert_eq!(masks["limit"], serde_json::json!({"iou_at_least": 0.98}));
+    assert_eq!(masks["limit"], json!({"iou_at_least": 0.98}));
     for way in ["together", "alone"] {
         assert_eq!(masks[way].as_array().unwrap().len(), 4, "{masks}");
         assert_eq!(masks[way][3]["object"], 4);
@@ -136,4 +137,42 @@ fn a_gpu_with_other_masks_is_an_error_and_one_with_the_same_is_fine() {
         &["note (masks-seen-wrong): ONNX Runtime 1.26.0", "all fine"],
     );
     assert!(!ran.stdout.contains("masks  "), "{}", ran.stdout);
+}
+
+#[test]
+fn memory_on_a_gpu_is_in_the_table_on_the_page_and_in_the_report() {
+    let desk = Desk::new();
+    let Some((library, real)) = posing(&desk) else {
+        return;
+    };
+    // The process that asks is the one whose memory it is.
+    let script = "case \"$*\" in *query-compute-apps=pid,used_memory*) echo \"1, 7\"; echo \"$PPID, 300\";; esac";
+    nvidia_smi(&desk, script);
+    let dir = desk.bundle.dir.display();
+    let options = format!("provider=cuda,ort-lib={}", library.display());
+    let mut command = desk.command();
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", desk.path("tools").display()));
+    command
+        .env("POSING_AS", &real)
+        .args(["ab", "in", "--out", "r"]);
+    command.args(["--box", "1,1,9,9", "--warm", "1", "--rounds", "2"]);
+    command.args(["--require", "gpu.device<=300MiB gpu.iou>=1"]);
+    command.arg(format!("--variant=cpu={dir}"));
+    command.arg(format!("--variant=gpu={dir},{options}"));
+    let ran: Ran = command.output().unwrap().into();
+    ran.succeeds();
+    for words in [
+        "device",
+        "300 MiB",
+        "gpu.device<=300MiB: met, found 300 MiB",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+    let report = read_json(&desk.path("r/report.json"));
+    let of = |place: usize| &report["variants"][place]["timing"]["device_bytes"];
+    assert_eq!((of(0), of(1)), (&Value::Null, &json!(300 << 20)));
+    assert_eq!(report["variants"][1]["provider"], "cuda");
+    let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
+    assert!(page.contains("<h3>Memory on the GPU</h3>") && page.contains("300 MiB"));
 }
