@@ -129,7 +129,7 @@ def test_a_detector_that_finds_nothing_has_nothing_to_compare(workshop):
     done, report = compare(workshop, "none", "--text", "a dog", "--follow=score_threshold=1.1", *variants)
     assert done.returncode == 0, done.stderr
     assert report["objects"] == 0 and report["variants"][1]["finds"]["found"] == 0
-    assert "a found nothing for the texts" in done.stdout
+    assert "a found nothing: there is nothing" in done.stdout
 
 
 def test_wrong_uses_of_ab_are_refused(workshop):
