@@ -112,6 +112,7 @@ class Watch:
         rows = [(offset - 1) % config.num_maskmem for offset, _ in recalled]
         attention[INPUT + "memory_time"] = torch.tensor([rows])
         attention[INPUT + "pointer_time"] = torch.tensor([offsets], dtype=torch.float32) / (horizon - 1)
+        attention[INPUT + "value_padding"] = torch.zeros(1, 1, 0)
         conditioned = self.seen["_prepare_memory_conditioned_features"][2].flatten(2).transpose(1, 2)
         attention[OUTPUT + "conditioned_nlc"] = conditioned
 

@@ -220,6 +220,13 @@ fn table(manifest: &Manifest) -> Vec<Row> {
     );
     row(
         MemoryAttention,
+        true,
+        "value_padding",
+        float32,
+        &[Is(1), Is(1), Dynamic("value_padding")],
+    );
+    row(
+        MemoryAttention,
         false,
         "conditioned_nlc",
         Kind::Float,

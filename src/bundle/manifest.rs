@@ -60,6 +60,21 @@ impl Manifest {
         self.graphs.iter().find(|graph| graph.role == role)
     }
 
+    /// By how many channels the keys of the memory attention are wider than its values, which are stored memories.
+    pub fn value_gap(&self) -> usize {
+        let attention = self.graph(Role::MemoryAttention);
+        let features = attention.and_then(|graph| {
+            let mut inputs = graph.inputs.iter();
+            inputs.find(|input| input.name == "features_nlc")
+        });
+        match features.and_then(|features| features.shape.last()) {
+            Some(Dim::Fixed(keys)) => {
+                (*keys as usize).saturating_sub(self.memory.channels as usize)
+            }
+            _ => 0,
+        }
+    }
+
     /// How many files the manifest lists.
     pub fn files(&self) -> usize {
         self.file_bytes().count()

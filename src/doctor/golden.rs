@@ -24,7 +24,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::facts::GoldenFacts;
 use crate::bundle::{Bundle, DType, Precision, Role, TensorSpec};
 use crate::graph::{Backend, Graph, GraphError, Host, Tensor};
-use crate::tracker::element_of;
+use crate::tracker::{VALUE_PADDING, element_of, value_padding};
 
 /// Prefixes of a golden file's tensors.
 const INPUT: &str = "in.";
@@ -98,6 +98,11 @@ pub fn compare(
         .map_err(|error| wrong(format!("is not a safetensors file: {error}")))?;
     let mut inputs: Vec<(&str, Tensor)> = Vec::with_capacity(spec.inputs.len());
     for input in &spec.inputs {
+        if input.name == VALUE_PADDING {
+            let gap = bundle.manifest().value_gap();
+            inputs.push((VALUE_PADDING, value_padding(backend, gap)?));
+            continue;
+        }
         let view = golden
             .tensor(&format!("{INPUT}{}", input.name))
             .map_err(|_| wrong(format!("has no input {}", input.name)))?;

@@ -339,6 +339,15 @@ pub trait Backend {
         Ok(())
     }
 
+    /// Whether attention wants values as wide as keys here.
+    ///
+    /// ONNX Runtime's memory-efficient kernel for CUDA is compiled for widths of up to 64, up to 128, or any, and chosen by
+    /// that of the values alone: where keys need a wider one, what it returns is wrong, and not the same twice (seen on an
+    /// H100 with 1.26.0 and 1.31.1). It serves wherever cuDNN's flash attention does not.
+    fn wants_equal_widths(&self) -> bool {
+        false
+    }
+
     /// What went between the host and the device so far.
     fn copies(&self) -> Copies {
         Copies::default()

@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 
 use super::{Costs, DetectorCosts, Extent, GPU_GAPS_PERCENT, StageCost};
 use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
-use crate::graph::{Blank, GraphError, IsFull, Provider, Runtime, Sounding};
-use crate::tracker::{TrackError, element_of};
+use crate::graph::{Backend, Blank, GraphError, IsFull, Provider, Runtime, Sounding};
+use crate::tracker::{TrackError, VALUE_PADDING, element_of};
 
 /// Raised when what is measured, or how, changes.
-const CACHE_VERSION: u32 = 3;
+const CACHE_VERSION: u32 = 4;
 
 /// Points of the prompt that the mask decoder is measured with: a box and a point beside it.
 const POINTS: usize = 3;
@@ -53,9 +53,13 @@ pub fn sound(
         };
         let tokens = bundle.manifest().memory.tokens as usize;
         let pointer_tokens = bundle.manifest().policy.pointer_tokens as usize;
+        let gap = bundle.manifest().value_gap();
         let runs: Vec<Vec<Blank>> = counts
             .iter()
-            .map(|&objects| tracked(graph, objects, extent, tokens, pointer_tokens))
+            .map(|&objects| {
+                let padding = if runtime.wants_equal_widths() { gap } else { 0 };
+                tracked(graph, objects, extent, (tokens, pointer_tokens, padding))
+            })
             .collect();
         let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
         let sounding = within_or_not(limit, run).map_err(TrackError::Load)?;
@@ -196,23 +200,22 @@ pub(crate) fn within_or_not<T, E: IsFull>(
     }
 }
 
-/// The inputs of a graph with `objects` objects that recall as much as `extent` says.
+/// The inputs of a graph with `objects` objects that recall as much as `extent` says, of memories and pointers of so many
+/// tokens, with values padded by so many channels.
 fn tracked(
     graph: &GraphFile,
     objects: usize,
     extent: Extent,
-    tokens: usize,
-    pointer_tokens: usize,
+    (tokens, pointer_tokens, value_padding): (usize, usize, usize),
 ) -> Vec<Blank> {
     let numbered = |name: &str, prefix: &str| {
         name.strip_prefix(prefix)
             .and_then(|rest| rest.parse::<usize>().ok())
     };
     let dynamic = |input: &str, axis: usize| -> usize {
-        if axis == 0 {
-            return objects;
-        }
         match input {
+            VALUE_PADDING => value_padding,
+            _ if axis == 0 => objects,
             "memory_time" => extent.memories,
             "pointer_time" => extent.cond_pointers + extent.pointers,
             "pointers_cond" => extent.cond_pointers * pointer_tokens,

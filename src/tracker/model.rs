@@ -21,6 +21,8 @@ pub struct ModelSpec {
     pub slots: Slots,
     /// Whether the memory encoder has the input `direct`: the masks of found objects are remembered with it.
     pub has_direct: bool,
+    /// [`Manifest::value_gap`](crate::bundle::Manifest::value_gap).
+    pub value_gap: usize,
 }
 
 /// The four graphs.
@@ -230,6 +232,7 @@ impl ModelSpec {
             has_direct: manifest
                 .graph(Role::MemoryEncoder)
                 .is_some_and(|graph| graph.inputs.iter().any(|input| input.name == "direct")),
+            value_gap: manifest.value_gap(),
             policy: Parameters {
                 num_maskmem: policy.num_maskmem as usize,
                 max_cond_frames: policy.max_cond_frames as usize,

@@ -29,6 +29,23 @@ const FEATURES: [&str; 4] = [
     "high_res_1_nchw",
 ];
 
+/// Input of the memory attention: zeros that make its values wider.
+pub(crate) const VALUE_PADDING: &str = "value_padding";
+
+/// The [`VALUE_PADDING`] that attention wants on a backend, f32 `[1, 1, gap]` or without elements; `gap` is
+/// [`Manifest::value_gap`](crate::bundle::Manifest::value_gap).
+///
+/// # Errors
+/// No memory.
+pub(crate) fn value_padding(backend: &dyn Backend, gap: usize) -> Result<Tensor, GraphError> {
+    match gap {
+        1.. if backend.wants_equal_widths() => {
+            backend.upload(&[1, 1, gap], Host::F32(vec![0.0; gap]))
+        }
+        _ => backend.empty(Element::F32, &[1, 1, 0]),
+    }
+}
+
 /// What the image of a frame becomes; the next frame's may be written in the same place.
 pub(super) struct Features {
     pub(super) plain: Tensor,
@@ -77,6 +94,7 @@ pub(super) struct Stages {
     resolution: usize,
     low_size: usize,
     no_mask: Tensor,
+    value_padding: Tensor,
     pub(super) times: StageTimes,
 }
 
@@ -88,6 +106,7 @@ impl Stages {
     ) -> Result<Self, GraphError> {
         let side = spec.resolution;
         let no_mask = backend.upload(&[1, side, side], Host::F32(vec![0.0; side * side]))?;
+        let value_padding = value_padding(backend.as_ref(), spec.value_gap)?;
         Ok(Self {
             backend,
             graphs,
@@ -95,6 +114,7 @@ impl Stages {
             resolution: side,
             low_size: spec.low_size,
             no_mask,
+            value_padding,
             times: StageTimes::default(),
         })
     }
@@ -181,6 +201,7 @@ impl Stages {
         );
         inputs.push(("memory_time", &memory_time));
         inputs.push(("pointer_time", &pointer_time));
+        inputs.push((VALUE_PADDING, &self.value_padding));
         let start = Instant::now();
         let outputs = self
             .graphs

@@ -309,3 +309,25 @@ def test_the_tracker_of_a_video_checkpoint(video_checkpoint, tmp_path):
     run = snow_export(tmp_path / "alone", "--res", RESOLUTION, "--out", tmp_path / "models", "--golden-frames", 0)
     assert run.code == 0, run.stderr
     assert graph_hashes(exported) == graph_hashes(tmp_path / "models" / f"alone-{RESOLUTION}-fp32")
+
+
+def test_padded_values_change_nothing(bundle):
+    """As wide as the keys, for CUDA, or without padding: the memory attention gives the same."""
+    golden = load_file(bundle / "golden" / "memory_attention.safetensors")
+    session = onnxruntime.InferenceSession(bundle / "memory_attention.onnx", providers=["CPUExecutionProvider"])
+    shapes = {node.name: node.shape for node in session.get_inputs()}
+    hidden, channels = shapes["features_nlc"][2], shapes["memory_0"][2]
+    assert hidden > channels
+    results = []
+    for width in (0, hidden - channels):
+        given = {name: golden["in." + name] for name in shapes} | {"value_padding": np.zeros((1, 1, width), np.float32)}
+        given = {name: _as_graph_takes(array, session, name) for name, array in given.items()}
+        results.append(session.run_with_ort_values(["conditioned_nlc"], given)[0].numpy())
+    assert np.abs(results[0] - results[1]).max() < 1e-5 * np.abs(results[0]).max()
+    assert not np.array_equal(results[0], np.zeros_like(results[0]))
+
+
+def _as_graph_takes(array: np.ndarray, session: onnxruntime.InferenceSession, name: str) -> onnxruntime.OrtValue:
+    from snow_export.verify import _value
+
+    return _value(array, next(node.type for node in session.get_inputs() if node.name == name))

@@ -100,6 +100,7 @@ fn track(chunk: usize, memory_selection: Option<f32>) -> Vec<Seen> {
     };
     let spec = ModelSpec {
         has_direct: false,
+        value_gap: 0,
         resolution: SIDE,
         low_size: 1,
         policy: Parameters {

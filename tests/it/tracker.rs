@@ -31,6 +31,7 @@ fn floats(shape: &[usize], value: impl Fn(usize) -> f32) -> Value {
 fn spec() -> ModelSpec {
     ModelSpec {
         has_direct: false,
+        value_gap: 0,
         resolution: SIDE,
         low_size: LOW,
         policy: Parameters {

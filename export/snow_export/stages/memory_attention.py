@@ -19,7 +19,11 @@ class MemoryAttention(nn.Module):
     `[N, G * G or 0, M]`; `pointers`, the pointers of the conditioning frames `[N, 4 p, M]` followed by
     `max_object_pointers - 1` tensors `[N, 4 or 0, M]`; `memory_time` i64 `[N, entries]`, the row of the temporal
     table of each non-empty memory in order; `pointer_time` f32 `[N, pointers]`, the frame distance of each pointer
-    divided by the largest that counts.
+    divided by the largest that counts; `value_padding` f32 `[1, 1, P]`, zeros that widen the attention's values.
+
+    The output does not depend on `P`. On CUDA it has to be `C - M`: with values narrower than keys, ONNX Runtime's
+    memory-efficient kernel, which serves every GPU but those with cuDNN's flash attention, is launched for the width of
+    the values, and its output is wrong (seen with 1.26.0 and 1.31.1). Everywhere else `P` is 0, which is a third faster.
     """
 
     def __init__(self, model: Sam3TrackerVideoModel, precision: torch.dtype):
@@ -91,6 +95,7 @@ class MemoryAttention(nn.Module):
         pointers: list[Tensor],
         memory_time: Tensor,
         pointer_time: Tensor,
+        value_padding: Tensor | None = None,
     ) -> Tensor:
         objects, entries = memory_time.shape
         tokens, channels = self.tokens, self.channels
@@ -106,6 +111,9 @@ class MemoryAttention(nn.Module):
             placed_pointer = pointer + position.repeat_interleave(self.pointer_tokens, dim=1)
         placed = torch.cat((placed.view(objects, entries * tokens, channels), placed_pointer), dim=1)
         values = torch.cat((memory, pointer), dim=1)
+        if value_padding is not None:
+            zeros = value_padding.to(self.precision).expand(objects, values.shape[1], -1)
+            values = torch.cat((values, zeros), dim=2)
         length = placed.shape[1]
         placed_tc = placed.flatten(0, 1)
         cos, sin = self._key_tables(entries, pointer.shape[1])
@@ -131,7 +139,7 @@ class MemoryAttention(nn.Module):
             if index == 0:
                 query = query.expand(objects, -1, -1)
             mixed = attention(query, key, values, 1, cross_attention.scaling)
-            told = self._output(cross_attention, mixed.flatten(0, 1))
+            told = self._output(cross_attention, mixed[:, :, :channels].flatten(0, 1))
             if index == 0:
                 shared = x_tc.view(-1, tokens, self.hidden)
                 x_tc = (shared + told.view(objects, tokens, self.hidden)).flatten(0, 1)

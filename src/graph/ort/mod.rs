@@ -427,6 +427,10 @@ impl Backend for Runtime {
         self.arena.get().map(|arena| arena.stats()).transpose()
     }
 
+    fn wants_equal_widths(&self) -> bool {
+        self.options.provider == Provider::Cuda
+    }
+
     fn copies(&self) -> Copies {
         self.copies.total()
     }
