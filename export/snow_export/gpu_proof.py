@@ -246,7 +246,7 @@ KERNELS = {
 
 
 def attention(proof: Proof) -> dict:
-    """Milliseconds of the memory's attention for an object, by kernel and width of the values."""
+    """Milliseconds of the memory's attention for an object and its error, by kernel and width of the values."""
     words = ["--device", proof.device, "--grid", str(proof.sizes[0] // 14)]
     command = [sys.executable, "-W", "ignore", "-m", "snow_export.gpu_attention", *words]
     found = {}

@@ -170,7 +170,7 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     let sizes = Sizes::of(demand.bundle.manifest());
     let most = demand
         .chunk
-        .unwrap_or_else(|| default_chunk(demand.bundle.manifest()));
+        .unwrap_or_else(|| default_chunk(demand.bundle.manifest(), demand.provider));
     let mut sound = |packed| -> Result<Costs> {
         let costs = sounding::sound(demand.bundle, runtime, packed, extent, demand.limit)?;
         let detector = match demand.looking {
@@ -299,7 +299,7 @@ pub(super) fn settle(
     let Some(limit) = limit else {
         return Ok((
             None,
-            asked.unwrap_or_else(|| default_chunk(bundle.manifest())),
+            asked.unwrap_or_else(|| default_chunk(bundle.manifest(), runtime.provider())),
         ));
     };
     let mut groups = groups(bundle, prompts, num_frames)?;
@@ -330,7 +330,7 @@ pub(super) fn settle_sought(
 ) -> Result<(Option<Plan>, usize, usize)> {
     let asked = chunk.map(usize::from);
     let Some(limit) = limit else {
-        let chunk = asked.unwrap_or_else(|| default_chunk(bundle.manifest()));
+        let chunk = asked.unwrap_or_else(|| default_chunk(bundle.manifest(), runtime.provider()));
         return Ok((None, chunk, sought.most));
     };
     let extent = sought.extent(bundle)?;

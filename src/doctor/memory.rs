@@ -55,7 +55,10 @@ pub fn fit(
         budget_bytes: budget,
         one_object_bytes: total(1, 1),
         objects,
-        total_bytes: total(objects, default_chunk(bundle.manifest())),
+        total_bytes: total(
+            objects,
+            default_chunk(bundle.manifest(), runtime.provider()),
+        ),
         most_objects: most_objects(&costs, &sizes, extent, MOST_OBJECTS, budget),
     })
 }

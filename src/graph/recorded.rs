@@ -29,9 +29,16 @@ pub struct Recorded {
     behaviours: BTreeMap<String, Behaviour>,
     calls: Arc<Mutex<Vec<Call>>>,
     loaded: Arc<Mutex<Vec<(String, bool)>>>,
+    equal_widths: bool,
 }
 
 impl Recorded {
+    /// Has it want values as wide as keys, as a GPU does.
+    pub fn with_equal_widths(mut self) -> Self {
+        self.equal_widths = true;
+        self
+    }
+
     /// Says what the graph of a role does.
     pub fn with(mut self, role: &str, behaviour: Behaviour) -> Self {
         self.behaviours.insert(role.to_owned(), behaviour);
@@ -121,6 +128,10 @@ impl Graph for RecordedGraph {
 }
 
 impl Backend for Recorded {
+    fn wants_equal_widths(&self) -> bool {
+        self.equal_widths
+    }
+
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError> {
         let behaviour = self
             .behaviours

@@ -15,6 +15,7 @@ pub use self::detector::{
     DetectorCosts, DetectorNeeds, DetectorPlan, DetectorSizes, DetectorWorkspace,
 };
 use crate::bundle::{Dim, Manifest, Role};
+use crate::graph::Provider;
 use crate::policy::Parameters;
 
 /// Most objects that go through a graph at once when nothing else is said: more gain no speed on the processor.
@@ -24,8 +25,15 @@ const MOST_AT_ONCE: usize = 8;
 /// few objects, and each takes working memory: at 1008 px, four objects of SAM3 have half a GiB in the memory attention.
 const TOKENS_AT_ONCE: u32 = 24_000;
 
+/// The same on a GPU, at any size of the image, where a limit leaves room: 16 objects of SAM3 at 1008 px take an H100 75 ms a
+/// frame at once and 103 ms in fours, with 3.0 GiB in the arena instead of 2.0.
+const MOST_AT_ONCE_ON_GPU: usize = 16;
+
 /// Objects that go through the graphs of a bundle at once when nothing else is said.
-pub fn default_chunk(manifest: &Manifest) -> usize {
+pub fn default_chunk(manifest: &Manifest, provider: Provider) -> usize {
+    if provider == Provider::Cuda {
+        return MOST_AT_ONCE_ON_GPU;
+    }
     let fit = TOKENS_AT_ONCE / manifest.memory.tokens.max(1);
     usize::try_from(fit).map_or(MOST_AT_ONCE, |fit| fit.clamp(1, MOST_AT_ONCE))
 }

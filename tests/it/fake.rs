@@ -214,7 +214,8 @@ fn interface(resolution: u64) -> Vec<(&'static str, Value, Value)> {
                 ),
                 f("pointers_1", json!(["objects", "pointer_tokens_1", MEMORY])),
                 t("memory_time", "int64", json!(["objects", "entries"])),
-                f("pointer_time", json!(["objects", "pointers"]))
+                f("pointer_time", json!(["objects", "pointers"])),
+                f("value_padding", json!([1, 1, "value_padding"]))
             ]),
             json!([f("conditioned_nlc", json!(["objects", TOKENS, CHANNELS]))]),
         ),

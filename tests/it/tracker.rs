@@ -18,6 +18,8 @@ const TOKENS: usize = 4;
 const CHANNELS: usize = 2;
 const POINTER_TOKENS: usize = 2;
 const LOW: usize = 2;
+/// By how much keys are wider than values.
+const GAP: usize = 3;
 
 fn floats(shape: &[usize], value: impl Fn(usize) -> f32) -> Value {
     let count = shape.iter().product();
@@ -31,7 +33,7 @@ fn floats(shape: &[usize], value: impl Fn(usize) -> f32) -> Value {
 fn spec() -> ModelSpec {
     ModelSpec {
         has_direct: false,
-        value_gap: 0,
+        value_gap: GAP,
         resolution: SIDE,
         low_size: LOW,
         policy: Parameters {
@@ -123,7 +125,10 @@ struct Bench {
 
 impl Bench {
     fn new(chunk: usize, num_frames: usize) -> Self {
-        let recorded = backend();
+        Self::on(backend(), chunk, num_frames)
+    }
+
+    fn on(recorded: Recorded, chunk: usize, num_frames: usize) -> Self {
         let load = |role: &str| recorded.load(role, Path::new("none")).unwrap();
         let graphs = Graphs {
             vision_encoder: load("vision_encoder"),
@@ -303,6 +308,18 @@ fn a_tracked_frame_recalls_the_right_rows_of_the_right_frames() {
     );
     let encoder = &bench.runs("memory_encoder", from)[0];
     assert_eq!(encoder["from_prompt"].data, [0.0, 0.0]);
+}
+
+#[test]
+fn values_are_padded_where_attention_wants_them_as_wide_as_keys() {
+    for (backend, width) in [(backend(), 0), (backend().with_equal_widths(), GAP)] {
+        let mut bench = Bench::on(backend, 8, 3);
+        bench.step(0, &[boxed(0, 1)]);
+        bench.step(1, &[]);
+        let padding = &bench.runs("memory_attention", 0)[0]["value_padding"];
+        assert_eq!(padding.shape, [1, 1, width]);
+        assert_eq!(padding.data, vec![0.0; width]);
+    }
 }
 
 #[test]

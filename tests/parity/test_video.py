@@ -31,7 +31,7 @@ CASES = {
     ),
     "removed, several texts": (
         ["red bear", "a dog"],
-        24,
+        40,
         BUSY
         | {"hotstart_delay": 8, "hotstart_unmatch_thresh": 5, "hotstart_dup_thresh": 8, "assoc_iou_thresh": 0.7}
         | {"recondition_every_nth_frame": 4, "recondition_on_trk_masks": False, "max_num_objects": 5},
@@ -52,7 +52,7 @@ CASES = {
 def inputs(workshop: Workshop, name: str) -> tuple[Path, int, Path]:
     """Checkpoint, resolution and clip of a case."""
     if name != "trained":
-        return workshop.video_checkpoint(SEED, SIZE), SIZE, workshop.synthetic(24)
+        return workshop.video_checkpoint(SEED, SIZE), SIZE, workshop.synthetic(40)
     clip = workshop.folder / "demo-text"
     if not clip.exists():
         clip.mkdir()

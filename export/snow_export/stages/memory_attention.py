@@ -22,8 +22,8 @@ class MemoryAttention(nn.Module):
     divided by the largest that counts; `value_padding` f32 `[1, 1, P]`, zeros that widen the attention's values.
 
     The output does not depend on `P`. On CUDA it has to be `C - M`: with values narrower than keys, ONNX Runtime's
-    memory-efficient kernel, which serves every GPU but those with cuDNN's flash attention, is launched for the width of
-    the values, and its output is wrong (seen with 1.26.0 and 1.31.1). Everywhere else `P` is 0, which is a third faster.
+    memory-efficient kernel, which serves where cuDNN's flash attention does not, is launched for the width of the
+    values, and its output is wrong (seen with 1.26.0 and 1.31.1). Elsewhere `P` is 0, which is a third faster.
     """
 
     def __init__(self, model: Sam3TrackerVideoModel, precision: torch.dtype):

@@ -106,7 +106,7 @@ pub(in crate::cli) struct AbArgs {
     #[command(flatten)]
     pub runtime: RuntimeArgs,
 
-    /// Most objects that go through a graph at once [default: up to 8, by the image's size and --mem-limit]
+    /// Most objects that go through a graph at once [default: up to 8, on a GPU up to 16, by the image's size and --mem-limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 

@@ -8,9 +8,6 @@ use crate::doctor::elf::{Kernels, numbers};
 
 const CUDA: &str = "cuda";
 
-/// The version whose masks were seen to be wrong on a GPU. The cause is not known, so it is no error by itself.
-const SEEN_WRONG: &str = "1.26.0";
-
 /// The GPU that graphs would run on.
 pub(super) fn chosen(facts: &Facts) -> Option<&Gpu> {
     facts.gpus.iter().find(|gpu| gpu.index == facts.device_id)
@@ -34,7 +31,6 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
             with_gpu(facts, cuda, gpu, severity, findings);
         }
     }
-    findings.extend(seen_wrong(facts));
     let explained = findings[before..]
         .iter()
         .any(|finding| finding.severity >= failed);
@@ -52,27 +48,6 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("use --provider cpu, or {}", install(facts)),
         ));
     }
-}
-
-/// What was seen elsewhere, where nobody has looked here.
-fn seen_wrong(facts: &Facts) -> Option<Finding> {
-    let cuda = tried(facts, CUDA).filter(|tried| tried.serves && tried.masks.is_none())?;
-    if facts.library.version.as_deref() != Some(SEEN_WRONG) {
-        return None;
-    }
-    Some(finding(
-        Severity::Note,
-        "masks-seen-wrong",
-        format!(
-            "ONNX Runtime {SEEN_WRONG} on {}: masks of several objects at once were seen to be wrong with it on an NVIDIA H100 \
-             (J&F 0.591 on the demo's clip instead of 0.935); the cause is not known, and they were not compared here",
-            cuda.provider
-        ),
-        "compare them with the processor's: `snow-ort doctor --compare --model DIR` (models/snow-tiny/snow-tiny-336-fp16 takes \
-         seconds); if they differ, follow one object at a time (`--chunk 1`) where that is right, or use another version of \
-         ONNX Runtime"
-            .to_owned(),
-    ))
 }
 
 fn no_such_gpu(facts: &Facts, severity: Severity) -> Finding {
