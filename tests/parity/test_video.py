@@ -148,10 +148,12 @@ def test_int8_finds_the_same(workshop):
         command = [program("snow-ort"), "run", clip, "--max-frames", 20, "--model", bundle, "--out", out]
         command += ["--text", "blue star", "--text", "ring", "--overwrite", "--quiet"]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
-        found.append(json.loads((out / "tracks.json").read_text())["frames"])
+        frames = json.loads((out / "tracks.json").read_text())["frames"]
+        # A number may go to what only one of them takes for a star, for a frame, and never shows.
+        ids = sorted({entry["object"] for frame in frames for entry in frame["objects"]})
+        found.append([{ids.index(e["object"]): decode(e["rle"]) for e in frame["objects"]} for frame in frames])
     ious = []
-    for whole, rounded in zip(*found, strict=True):
-        masks = [{entry["object"]: decode(entry["rle"]) for entry in frame["objects"]} for frame in (whole, rounded)]
+    for masks in zip(*found, strict=True):
         assert masks[0].keys() == masks[1].keys()
         ious += [(mask & masks[1][o]).sum() / (mask | masks[1][o]).sum() for o, mask in masks[0].items()]
     assert 0.95 <= np.mean(ious) < 1
