@@ -94,6 +94,8 @@ def test_steps_of_a_proof_on_the_processor(tmp_path):
     graphs = {"vision_encoder", "memory_attention", "mask_decoder", "memory_encoder"}
     assert set(found["placement"]["nodes"]) == graphs
     assert all(set(nodes) == {"CPUExecutionProvider"} for nodes in found["placement"]["nodes"].values())
-    assert all(0 < value < 1e4 for value in found["attention"]["processor"].values())
+    attention = found["attention"]["processor"]
+    assert set(attention) == {"values of 64", "values of 136", "values of 256"}
+    assert all(0 < one["milliseconds"] < 1e4 and one["relative_l2"] < 1e-5 for one in attention.values())
     assert found["growth"]["arena_bytes"] <= found["growth"]["limit_bytes"] and found["growth"]["frames"] == 30
     assert found["older_library"]["worst_iou"] == 1.0
