@@ -1,21 +1,28 @@
 """Checkpoints and bundles that a measurement needs, made in processes of their own where they are missing."""
 
+import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from .checkpoint import Checkpoint
 from .errors import ExportError
 
 
 def export(checkpoint: Path, name: str, res: int, precision: str, out: Path) -> Path:
-    """A bundle for timing, without golden vectors; exported if it is missing."""
+    """A bundle for timing, without golden vectors; exported if it is missing, or is of other weights."""
     folder = out / f"{name}-{res}-{precision}"
-    if not folder.exists():
+    if not folder.exists() or _weights_of(folder) != Checkpoint(str(checkpoint), checkpoint, {}).sha256():
         command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(checkpoint), "--res", str(res)]
         command += ["--precision", precision, "--name", name, "--golden-frames", "0", "--out", str(out)]
-        run(command)
+        run([*command, "--overwrite"])
     return folder
+
+
+def _weights_of(folder: Path) -> str:
+    """The hash of the checkpoint that a bundle was made of."""
+    return json.loads((folder / "manifest.json").read_text())["source"]["sha256"]
 
 
 def run(command: list[str]) -> None:

@@ -194,7 +194,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub runtime: RuntimeArgs,
 
-    /// Most objects that go through a graph at once; results do not depend on it [default: up to 8, on a GPU up to 16, by the image's size and --mem-limit]
+    /// Most objects that go through a graph at once; results do not depend on it [default: up to 8 by the image's size, on a GPU 16; fewer where --mem-limit asks for it]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 
@@ -524,7 +524,7 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     pub overwrite: bool,
 
-    /// Most objects that go through a graph at once [default: up to 8, on a GPU up to 16, by the image's size and --mem-limit]
+    /// Most objects that go through a graph at once [default: up to 8 by the image's size, on a GPU 16; fewer where --mem-limit asks for it]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 

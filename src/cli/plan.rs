@@ -41,7 +41,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = crate::size::parse)]
     pub mem_limit: Option<u64>,
 
-    /// Most objects that go through a graph at once [default: up to 8, on a GPU up to 16, by the image's size and --mem-limit]
+    /// Most objects that go through a graph at once [default: up to 8 by the image's size, on a GPU 16; fewer where --mem-limit asks for it]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub chunk: Option<NonZeroUsize>,
 

@@ -11,8 +11,10 @@ import onnxruntime
 import pytest
 from exporting import ROOT
 from safetensors.numpy import save_file
+from snow_export import on_demand
 from snow_export.bench_pytorch import replace_section
 from snow_export.bench_reference import walk
+from snow_export.checkpoint import Checkpoint
 from snow_export.compare import compare
 from snow_export.errors import ExportError
 from snow_export.gpu_proof import object_boxes
@@ -99,3 +101,23 @@ def test_steps_of_a_proof_on_the_processor(tmp_path):
     assert all(0 < one["milliseconds"] < 1e4 and one["relative_l2"] < 1e-5 for one in attention.values())
     assert found["growth"]["arena_bytes"] <= found["growth"]["limit_bytes"] and found["growth"]["frames"] == 30
     assert found["older_library"]["worst_iou"] == 1.0
+
+
+def test_a_bundle_is_made_again_for_other_weights(tmp_path, monkeypatch):
+    made = []
+
+    def run(command: list[str]) -> None:
+        made.append(command)
+        folder = tmp_path / "out" / "any-56-fp32"
+        folder.mkdir(parents=True, exist_ok=True)
+        source = {"sha256": Checkpoint("", tmp_path / "weights", {}).sha256()}
+        (folder / "manifest.json").write_text(json.dumps({"source": source}))
+
+    monkeypatch.setattr(on_demand, "run", run)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    for content, runs in ((b"one", 1), (b"one", 1), (b"another", 2)):
+        (weights / "model.safetensors").write_bytes(content)
+        on_demand.export(weights, "any", 56, "fp32", tmp_path / "out")
+        assert len(made) == runs

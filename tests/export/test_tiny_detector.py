@@ -299,6 +299,12 @@ def test_a_training_begins_with_a_published_detector(tmp_path):
     assert torch.equal(rows[now["star</w>"]], before[table][now["star</w>"]])
 
 
+def test_a_training_does_not_begin_with_a_mere_tracker(tmp_path):
+    new_model(4).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no detector"):
+        take_over(new_detector(10, new_model(5), 224, len(tokenizer())), tmp_path)
+
+
 @pytest.mark.parametrize(("candidate", "presence"), [(0.9, 2.0), (0.55, 4.0), (0.99, -3.0), (0.5001, 1.0)])
 def test_the_shift_that_silences_a_caption_is_the_least(candidate, presence):
     def score(shift: float) -> float:
@@ -310,7 +316,7 @@ def test_the_shift_that_silences_a_caption_is_the_least(candidate, presence):
 
 
 def test_what_no_presence_makes_an_object_needs_no_shift():
-    assert needed(0.4999, 50.0) == -np.inf
+    assert needed(0.4999, 50.0) == needed(0.5, 50.0) == -np.inf
 
 
 def test_a_training_of_a_detector_goes_on(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Workshop, program
 from PIL import Image
 
-TEXTS = ["--text", "red bear", "--text", "a dog"]
+TEXTS = ["--text", "round dog", "--text", "red"]
 # Objects come and stay from the first frame on.
 LOOP = {"score_threshold": 0.1, "new_object_score": 0.3, "match_iou": 0.8, "recondition_every": 3, "max_objects": 5}
 LOOP |= {"hotstart_delay": 0, "hotstart_unmatched": 0, "hotstart_duplicate": 0}
@@ -95,26 +95,26 @@ def test_variants_that_find_their_objects_are_compared(workshop, truth):
     assert "plain failed" in done.stdout and "--parts tracker,detector" in done.stdout
     for column in ("gt missed", "gt extra", "objects", "missed", "extra", "differ"):
         assert column in done.stdout
-    assert report["texts"] == ["red bear", "a dog"] and report["objects"] == 5
+    assert report["texts"] == ["round dog", "red"] and report["objects"] == 5
     a, b, c, plain = report["variants"]
     assert plain["run"] is None and "has no detector" in plain["error"]
     assert a["finds"] is None and [text["text"] for text in a["run"]["texts"]] == report["texts"]
-    bears, dogs = b["finds"]["texts"]
+    round_dogs, reds = b["finds"]["texts"]
     assert (b["finds"]["found"], b["finds"]["missed"], b["finds"]["extra"]) == (5, 0, 0)
-    assert (bears["found"], dogs["found"]) == (4, 1)
-    assert 0.9 < dogs["iou"] <= 1 and dogs["worst_iou"] <= dogs["iou"]
-    assert [entry["object"] for entry in bears["objects"]] == [1, 3, 4, 5]
-    ious = [entry["iou"] for text in (bears, dogs) for entry in text["objects"]]
+    assert (round_dogs["found"], reds["found"]) == (4, 1)
+    assert 0.9 < reds["iou"] <= 1 and reds["worst_iou"] <= reds["iou"]
+    assert [entry["object"] for entry in round_dogs["objects"]] == [1, 3, 4, 5]
+    ious = [entry["iou"] for text in (round_dogs, reds) for entry in text["objects"]]
     assert b["agreement"]["iou"] == pytest.approx(np.mean(ious))
     own = {entry["object"]: entry for text in a["run"]["texts"] for entry in text["objects"]}
-    assert all(own[entry["object"]]["first_frame"] == entry["first_frame"] for entry in bears["objects"])
+    assert all(own[entry["object"]]["first_frame"] == entry["first_frame"] for entry in round_dogs["objects"])
     assert c["finds"]["missed"] > 0 and c["finds"]["extra"] > 0
     # What was timed is the loop with the detector, not the tracker without an object.
     for variant in (a, b, c):
         assert {"detector", "detector_masks", "memory_attention"} <= set(dict(variant["timing"]["stages_s"]))
     assert a["run"]["scores"]["objects_by"] == "overlap"
     page = (workshop.folder / "found" / "ab" / "index.html").read_text()
-    assert "What was found" in page and "“red bear”" in page and "of the ground truth alone" in page
+    assert "What was found" in page and "“round dog”" in page and "of the ground truth alone" in page
 
     # What is there is used again, and another text is another run.
     again, same = compare(workshop, "ab", *TEXTS, *variants, "--gt", truth, *gates)

@@ -29,10 +29,10 @@ def needed(candidate: float, presence: float) -> float:
     """How far the presence logit has to fall so that a candidate's score, 0 to 1, times it stays below the threshold;
     minus infinity if it does anyway.
     """
-    if candidate < THRESHOLD:
+    if candidate <= THRESHOLD:
         return -math.inf
     most = THRESHOLD / candidate
-    return presence - math.log(most / (1 - most)) if most < 1 else math.inf
+    return presence - math.log(most / (1 - most))
 
 
 @torch.inference_mode()
@@ -53,13 +53,20 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--share", type=float, default=0.96)
+    parser.add_argument("--share", type=float, default=0.965, help="of such captions that shall find nothing")
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     arguments = parser.parse_args()
     found = [shift for side in arguments.sides for shift in shifts(arguments.checkpoint, side, arguments.pictures)]
+    if not found:
+        raise SystemExit(f"--pictures {arguments.pictures}: none has a caption that is true of nothing; ask for more")
     before = float(np.mean(np.array(found) <= 0))
     shift = float(np.quantile(found, arguments.share, method="higher"))
+    if not math.isfinite(shift):
+        raise SystemExit(
+            f"--share {arguments.share}: that many of {len(found)} captions find nothing however sure the detector is; "
+            "nothing was changed, ask for a larger share"
+        )
     weights = load_file(arguments.checkpoint / "model.safetensors")
     weights[BIAS] = weights[BIAS] - shift
     write_tensors(arguments.checkpoint / "model.safetensors", weights, {"format": "pt"})

@@ -44,7 +44,7 @@ FOREIGN = ("dog", "car", "person", "tree", "house", "cup", "bicycle", "cloud", "
 # The reference takes this word where only boxes say what is meant.
 VISUAL = "visual"
 # Of the captions that are true of nothing, those drawn without a look at the picture; the rest are a word off.
-ELSEWHERE = 0.4
+ELSEWHERE_SHARE = 0.4
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -164,7 +164,7 @@ def draw(random: np.random.Generator, shown: list[Looks], visible: list[int], ab
     if not visible:
         return absent(random, shown) or Caption(str(random.choice(FOREIGN)), foreign=True)
     if random.random() < absent_share:
-        caption = (elsewhere if random.random() < ELSEWHERE else absent)(random, shown)
+        caption = (elsewhere if random.random() < ELSEWHERE_SHARE else absent)(random, shown)
         if caption is not None:
             return caption
     if random.random() < 0.12:

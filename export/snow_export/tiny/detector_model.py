@@ -83,19 +83,26 @@ def new_detector(seed: int, tracker: Sam3TrackerVideoModel, side: int, vocabular
 def take_over(model: Sam3Model, checkpoint: Path) -> None:
     """Gives a new detector the weights of a published one but its backbone; tokens take theirs by their spelling, and
     those that its tokenizer does not have keep what they were drawn with.
+
+    Raises `ValueError` if the checkpoint has no detector, or another kind of one.
     """
     known, prefix = load_file(checkpoint / "model.safetensors"), "detector_model."
     weights = {name.removeprefix(prefix): value.float() for name, value in known.items() if name.startswith(prefix)}
     weights = {name: value for name, value in weights.items() if not name.startswith("vision_encoder.backbone.")}
     table = "text_encoder.text_model.embeddings.token_embedding.weight"
+    expected = "expected a checkpoint that snow_export.tiny.publish wrote with --detector"
+    if table not in weights:
+        raise ValueError(f"{checkpoint}: has no detector ({prefix}{table} is missing); {expected}")
     old, rows = CLIPTokenizer.from_pretrained(checkpoint).get_vocab(), model.state_dict()[table].clone()
     for token, row in tokenizer().get_vocab().items():
         if token in old:
             rows[row] = weights[table][old[token]]
     weights[table] = rows
-    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
-    if unknown:
-        raise ValueError(f"{checkpoint}: has a detector of another kind: {', '.join(unknown[:4])}")
+    loaded = model.load_state_dict(weights, strict=False)
+    missing = [name for name in loaded.missing_keys if not name.startswith("vision_encoder.backbone.")]
+    if loaded.unexpected_keys or missing:
+        wrong = ", ".join([*loaded.unexpected_keys, *missing][:4])
+        raise ValueError(f"{checkpoint}: has a detector of another kind: {wrong}; {expected}")
 
 
 def detector_at(model: Sam3Model, side: int) -> Sam3Model:

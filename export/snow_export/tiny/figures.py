@@ -39,7 +39,7 @@ class Measuring:
 
     def folders(self, name: str, clips: int | None = None) -> list[Path]:
         """The clips of a set, or its first ones."""
-        return make_set(self.work / "sets", name, clips or self.clips, self.frames)
+        return make_set(self.work / "sets", name, self.clips if clips is None else clips, self.frames)
 
     def runs(self, name: str) -> Path:
         """Where the runs on a set are."""
@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder with frames/ and masks/ of a real clip")
     parser.add_argument("--box", help="x1,y1,x2,y2: the prompt on its first frame")
     arguments = parser.parse_args()
+    if arguments.reference_clips < 1:
+        parser.error(f"--reference-clips: expected 1 or more, got {arguments.reference_clips}")
     if bool(arguments.real) != bool(arguments.box):
         parser.error("--real and --box go together")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
