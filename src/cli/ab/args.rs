@@ -23,7 +23,7 @@ How it is done:
 
   With --text each variant finds its objects itself, and numbers them by itself: those of two runs are matched within a text by their masks, the highest mean IoU over the frames that show either first; on the frames that show both it has to be 0.5 at least. IoU, worst and lost are those of the objects that both found; missed is what the baseline alone found, extra what the variant alone found, differ on how many frames one shows an object that the other does not. Objects of the ground truth are matched in the same way. A time is that of the whole loop: detector, decisions and tracker.
 
-  With --proposals a graph proposes the objects, to all variants on the same first frame; what it proposes later (--discover-every) depends on the masks of each. Objects of two runs are matched in the same way, all with all. A time is that of the graph and the tracker; with --discover-every the frames that are timed (up to 64) stay in memory for it, which counts in "resident".
+  With --proposals a graph proposes the objects, to all variants on the same first frame; what it proposes later (--discover-every) depends on the masks of each. Objects of two runs are matched in the same way, all with all. A time is that of the graph and the tracker; with --discover-every the frames that are timed (up to 64) stay in memory for it, which counts in the resident memory.
 
   Where objects are looked for on some frames only, every block of the timing has as many looks as any other: --block is made longer for that if need be, and seconds of a frame have the share of a look in them.
 
