@@ -75,18 +75,21 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Reads the graph of --proposals and has it look at the first frame, alone: its session is gone when this returns.
+    /// Reads the graph of --proposals and has it look at the first frame, alone: its session is gone when this returns. `None`
+    /// without a graph; `digest` is [`Proposer::digest`] of it.
     ///
     /// # Errors
     /// A file of another form, and a graph that does not fit in the limit or cannot run.
     pub(super) fn begin(
         args: &ProposalArgs,
-        digest: String,
+        digest: Option<String>,
         (input, runtime, limit): (&Path, &RuntimeArgs, Option<u64>),
         prompts: &Prompts,
         bundle: &Bundle,
-    ) -> Result<Self> {
-        let path = args.graph.proposals.as_deref().unwrap_or(Path::new(""));
+    ) -> Result<Option<Self>> {
+        let (Some(path), Some(digest)) = (args.graph.proposals.as_deref(), digest) else {
+            return Ok(None);
+        };
         let mut runtime = Runtime::load(&runtime.options(limit))?;
         let mut proposer = Proposer::open(path, digest, &args.graph, limit, &runtime)?;
         if limit.is_some() {
@@ -107,7 +110,9 @@ impl Discovery {
             threshold: masks.threshold as f32,
             prompt_size: masks.prompt_size,
         };
-        Ok(Self::new(args, proposer, runtime, first, masks, known))
+        Ok(Some(Self::new(
+            args, proposer, runtime, first, masks, known,
+        )))
     }
 
     /// From options, a file of the right form, and the first look if there is a frame.

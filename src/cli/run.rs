@@ -137,16 +137,13 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     }
 
     let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
-    let mut discovery = match digest {
-        Some(digest) => Some(Discovery::begin(
-            &args.proposals,
-            digest,
-            (&args.input, &args.runtime, args.mem_limit),
-            &prompts,
-            &bundle,
-        )?),
-        None => None,
-    };
+    let mut discovery = Discovery::begin(
+        &args.proposals,
+        digest,
+        (&args.input, &args.runtime, args.mem_limit),
+        &prompts,
+        &bundle,
+    )?;
     let prompts = prompts.into_frames();
     let distinct = texts::distinct(&args.text.texts);
     let (follow, plan, chunk) = if distinct.is_empty() {

@@ -41,16 +41,13 @@ pub(super) fn run(args: &WorkerArgs, flags: &[FlagPrompt]) -> Result<()> {
         }
         other => other?,
     };
-    let mut discovery = match Proposer::digest(&args.proposals.graph)? {
-        Some(digest) => Some(Discovery::begin(
-            &args.proposals,
-            digest,
-            (&args.input, &args.runtime, args.mem_limit),
-            &prompts,
-            &bundle,
-        )?),
-        None => None,
-    };
+    let mut discovery = Discovery::begin(
+        &args.proposals,
+        Proposer::digest(&args.proposals.graph)?,
+        (&args.input, &args.runtime, args.mem_limit),
+        &prompts,
+        &bundle,
+    )?;
     let prompts = prompts.into_frames();
     let detecting = texts::detecting(args.text.det_res, None, &bundle)?;
     let options = RuntimeOptions {

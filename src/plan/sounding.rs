@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Costs, DetectorCosts, Extent, GPU_GAPS_PERCENT, StageCost};
-use crate::bundle::{Bundle, Dim, GraphFile, Role, hex_digest};
-use crate::graph::{Backend, Blank, GraphError, IsFull, Provider, Runtime, Sounding};
-use crate::tracker::{TrackError, VALUE_PADDING, element_of};
+use crate::bundle::{Bundle, Dim, GraphFile, Manifest, Role, hex_digest};
+use crate::graph::{Blank, GraphError, IsFull, Provider, Runtime, Sounding};
+use crate::tracker::{TrackError, VALUE_PADDING, element_of, padding_width};
 
 /// Raised when what is measured, or how, changes.
 const CACHE_VERSION: u32 = 4;
@@ -51,15 +51,11 @@ pub fn sound(
             Role::VisionEncoder => &[1],
             _ => &[1, 2],
         };
-        let tokens = bundle.manifest().memory.tokens as usize;
-        let pointer_tokens = bundle.manifest().policy.pointer_tokens as usize;
-        let gap = bundle.manifest().value_gap();
+        let manifest = bundle.manifest();
+        let padding = padding_width(runtime, manifest.value_gap());
         let runs: Vec<Vec<Blank>> = counts
             .iter()
-            .map(|&objects| {
-                let padding = if runtime.wants_equal_widths() { gap } else { 0 };
-                tracked(graph, objects, extent, (tokens, pointer_tokens, padding))
-            })
+            .map(|&objects| tracked(manifest, graph, objects, extent, padding))
             .collect();
         let run = |limit| runtime.sound(role.as_str(), &path, &runs, &outputs, limit);
         let sounding = within_or_not(limit, run).map_err(TrackError::Load)?;
@@ -200,14 +196,16 @@ pub(crate) fn within_or_not<T, E: IsFull>(
     }
 }
 
-/// The inputs of a graph with `objects` objects that recall as much as `extent` says, of memories and pointers of so many
-/// tokens, with values padded by so many channels.
+/// The inputs of a graph with `objects` objects that recall as much as `extent` says, with values padded by so many channels.
 fn tracked(
+    manifest: &Manifest,
     graph: &GraphFile,
     objects: usize,
     extent: Extent,
-    (tokens, pointer_tokens, value_padding): (usize, usize, usize),
+    value_padding: usize,
 ) -> Vec<Blank> {
+    let tokens = manifest.memory.tokens as usize;
+    let pointer_tokens = manifest.policy.pointer_tokens as usize;
     let numbered = |name: &str, prefix: &str| {
         name.strip_prefix(prefix)
             .and_then(|rest| rest.parse::<usize>().ok())

@@ -21,7 +21,7 @@ pub(crate) use self::model::{check_signature, graph_file, load_graph};
 use self::points::{no_points, points_of};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
-pub(crate) use self::stages::{VALUE_PADDING, value_padding};
+pub(crate) use self::stages::{VALUE_PADDING, padding_width, value_padding};
 use crate::bank::{Bank, Entry};
 use crate::bundle::{Bundle, Precision};
 use crate::graph::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};

@@ -38,12 +38,15 @@ pub(crate) const VALUE_PADDING: &str = "value_padding";
 /// # Errors
 /// No memory.
 pub(crate) fn value_padding(backend: &dyn Backend, gap: usize) -> Result<Tensor, GraphError> {
-    match gap {
-        1.. if backend.wants_equal_widths() => {
-            backend.upload(&[1, 1, gap], Host::F32(vec![0.0; gap]))
-        }
-        _ => backend.empty(Element::F32, &[1, 1, 0]),
+    match padding_width(backend, gap) {
+        0 => backend.empty(Element::F32, &[1, 1, 0]),
+        width => backend.upload(&[1, 1, width], Host::F32(vec![0.0; width])),
     }
+}
+
+/// How many channels of zeros values get on a backend, where keys are wider by `gap`.
+pub(crate) fn padding_width(backend: &dyn Backend, gap: usize) -> usize {
+    if backend.wants_equal_widths() { gap } else { 0 }
 }
 
 /// What the image of a frame becomes; the next frame's may be written in the same place.

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from .. import reference_detector
-from .evaluate_detector import pictures
+from .evaluate_detector import Reference, pictures
 from .learner import write_tensors
 from .model import SIDES
 
@@ -38,13 +37,12 @@ def needed(candidate: float, presence: float) -> float:
 @torch.inference_mode()
 def shifts(checkpoint: Path, side: int, count: int) -> list[float]:
     """What every caption that is true of nothing would need, by the unpatched reference."""
-    model = reference_detector.load_detector(str(checkpoint), side)
-    processor = reference_detector.load_processor(str(checkpoint), side, [0.5] * 3, [0.5] * 3)
-    found = []
+    reference, found = Reference(checkpoint, side), []
     for picture in tqdm(pictures(count, "calibration"), total=count, desc=f"pictures at {side} px"):
         rows = zip(picture.captions, picture.wanted, picture.near, strict=True)
-        for caption in (caption for caption, wanted, near in rows if not wanted and not near):
-            output = model(**reference_detector.inputs_for(processor, picture.image, caption.text, []))
+        asked = [caption for caption, wanted, near in rows if not wanted and not near]
+        for inputs in reference.inputs(picture, asked):
+            output = reference.model(**inputs)
             found.append(needed(float(output.pred_logits.sigmoid().max()), float(output.presence_logits)))
     return found
 

@@ -72,14 +72,20 @@ class Reference:
         self.processor = reference_detector.load_processor(str(checkpoint), side, [0.5] * 3, [0.5] * 3)
 
     @torch.inference_mode()
-    def detect(self, picture: Picture) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each caption: scores `[n]` and masks bool `[n, h, w]` at the picture's size."""
-        answers, seen = [], None
-        for caption in picture.captions:
+    def inputs(self, picture: Picture, captions: list[Caption]) -> Iterator[dict]:
+        """What the model takes for each caption; the picture itself goes through the backbone once."""
+        seen = None
+        for caption in captions:
             inputs = reference_detector.inputs_for(self.processor, picture.image, caption.text, [])
             pixels = inputs.pop("pixel_values")
             seen = seen or self.model.get_vision_features(pixel_values=pixels)
-            inputs["vision_embeds"] = seen
+            yield inputs | {"vision_embeds": seen}
+
+    @torch.inference_mode()
+    def detect(self, picture: Picture) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each caption: scores `[n]` and masks bool `[n, h, w]` at the picture's size."""
+        answers = []
+        for inputs in self.inputs(picture, picture.captions):
             output = reference_detector.detect(self.model, inputs)
             scores = output["scores"]
             kept = scores >= LEAST_SCORE

@@ -2,6 +2,7 @@
 needs.
 """
 
+import argparse
 import json
 import math
 import time
@@ -13,6 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 EMA_DECAY = 0.999
+
+
+def add_times(parser: argparse.ArgumentParser) -> None:
+    """Options of every training that say how long it runs."""
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
+    parser.add_argument(
+        "--finish-in",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="let the learning rate come down in this time, then stop; how far a run comes is then up to the machine, "
+        "and a resumed run counts from its own start",
+    )
 
 
 def learning_rate(step: int, done: float, peak: float) -> float:

@@ -6,7 +6,6 @@ gradients are averaged.
 """
 
 import argparse
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
-from .learner import Curve, Learner, learning_rate
+from .learner import Curve, Learner, add_times, learning_rate
 from .model import SIDES, new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 
@@ -212,14 +211,7 @@ def main() -> None:
     parser.add_argument("--no-graphs", action="store_true", help="launch every kernel by itself on a GPU")
     parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="whole", help="which phases to go through")
     parser.add_argument("--steps", type=int, help="stop after this step of the schedule")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
-    parser.add_argument(
-        "--finish-in",
-        type=float,
-        default=math.inf,
-        metavar="MINUTES",
-        help="let the learning rate come down in this time, then stop; how far a run comes is then up to the machine",
-    )
+    add_times(parser)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
     parser.add_argument("--pool", type=int, default=768, help="clips kept, 26 MB each")

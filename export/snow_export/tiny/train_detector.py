@@ -4,7 +4,6 @@ Interrupt it at any time; the same command resumes. The backbone stays as it is,
 """
 
 import argparse
-import math
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from .captioned import CaptionedBatches, Pairs
 from .detector_loss import loss_of, predict
 from .detector_model import detector_at, new_detector, take_over, tokenizer
-from .learner import Curve, Learner, learning_rate, write_tensors
+from .learner import Curve, Learner, add_times, learning_rate, write_tensors
 from .model import SIDES, trained_model
 
 FIGURES = ("loss", "mask_iou", "score_matched", "score_others", "presence_right")
@@ -94,14 +93,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time")
-    parser.add_argument(
-        "--finish-in",
-        type=float,
-        default=math.inf,
-        metavar="MINUTES",
-        help="let the learning rate come down in this time, then stop; a resumed run counts from its own start",
-    )
+    add_times(parser)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--pictures", type=int, default=48, help="pictures of a step")
     parser.add_argument("--captions", type=int, default=3, help="captions of a picture")
