@@ -15,14 +15,28 @@ from snow_export import reference
 from snow_export.errors import ExportError
 from snow_export.outputs import replace_between
 from snow_export.random_checkpoint import randomise
-from snow_export.tiny.batches import SCHEDULES, Clips, Pool, make_batch, view_at
+from snow_export.tiny.batches import (
+    MOST_OBJECTS,
+    SCHEDULES,
+    Batch,
+    Clips,
+    Pool,
+    make_batch,
+    view_at,
+    windows,
+    with_visitors,
+)
 from snow_export.tiny.clips import Settings, make_clip
 from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
 from snow_export.tiny.figures import BEGIN, END
-from snow_export.tiny.model import new_model
-from snow_export.tiny.rollout import Prompt, Tracker, roll_out
+from snow_export.tiny.model import new_model, resized, trained_model
+from snow_export.tiny.rollout import Prediction, Prompt, Tracker, roll_out
+from snow_export.tiny.train import Training
+from snow_export.tiny.validate import Validation, region
+
+PUBLISHED = Path("models/snow-tiny/checkpoint")
 
 
 def test_a_clip_is_a_function_of_its_seed():
@@ -98,6 +112,62 @@ def test_prompts_point_at_their_objects():
                 assert torch.equal(batch.prompt().masks[n] > 0, inside)
     assert {kind for kind, _ in kinds} == {"box", "point", "points", "mask"}
     assert {side for _, side in kinds} == {224, 336}
+
+
+def test_visitors_stand_in_front_of_windows_as_they_are_elsewhere():
+    """Nothing changes but where a visitor is, and its pixels are those of a clip of the pool."""
+    pool, clips = Pool(2, torch.device("cpu"), frames=4, side=64), []
+    for number in range(2):
+        ids = torch.zeros(4, 64, 64, dtype=torch.uint8)
+        ids[:, 20:44, 20:44] = 1
+        clips.append((torch.full((4, 64, 64, 3), 100 * number, dtype=torch.uint8), ids))
+        clips[-1][0][ids == 1] = 50 + 100 * number
+        pool.add(number, *clips[-1])
+    images, ids, slots = windows(pool, 4, 64, 40, np.random.default_rng(1))
+    seen, seen_ids = with_visitors(pool, images, ids, slots, np.random.default_rng(2))
+    visited = seen_ids == MOST_OBJECTS
+    outside = ~visited.unsqueeze(2).expand_as(images)
+    assert torch.equal(seen[outside], images[outside])
+    assert torch.equal(seen_ids[~visited], ids[~visited])
+    inside = seen.permute(0, 1, 3, 4, 2)[visited]
+    nearest = torch.minimum((inside - 50).abs(), (inside - 150).abs())
+    assert (nearest < 1).float().mean() > 0.8, "more than borders are of something else"
+    share = visited.flatten(1).any(dim=1).float().mean()
+    assert 0.3 < share < 0.7
+
+
+def test_a_backbone_that_is_kept_stays_and_all_else_learns():
+    training = Training(trained_model(PUBLISHED), torch.device("cpu"), 1e-3, graphs=False, keep_backbone=True)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    truth = torch.zeros(1, 3, 224, 224, dtype=torch.bool)
+    truth[:, :, 60:120, 60:150] = True
+    images = (255 * truth.permute(0, 1, 2, 3).unsqueeze(4).expand(-1, -1, -1, -1, 3)).to(torch.uint8)
+    box = torch.tensor([[[60.0, 60.0], [150.0, 120.0]]])
+    batch = Batch(images, truth, torch.tensor([0]), torch.ones(1), box, torch.tensor([[2, 3]]), by_mask=False)
+    training.gradient(batch, "box")
+    training.update(1e-3)
+    changed = {name for name, value in training.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith("vision_encoder.backbone") for name in changed)
+    for part in ("vision_encoder.neck", "memory_attention", "mask_decoder", "memory_encoder"):
+        assert any(name.startswith(part) for name in changed), part
+
+
+def test_validation_measures_what_the_published_tracker_does():
+    model = trained_model(PUBLISHED)
+    figures = Validation(1, 1, torch.device("cpu")).figures({224: Tracker(resized(model, 224)).train()})
+    assert 0.5 < figures["j_224"] <= 1 and 0 <= figures["over_0.7_224"] <= 1
+
+
+def test_region_of_masks_with_known_values():
+    """Half of an object, a mask that a low score hides, nothing where nothing is, something where nothing is."""
+    masks = torch.full((4, 4, 8, 8), -5.0)
+    masks[0, 0, :, :2] = 5.0
+    masks[1, 0] = masks[3, 0] = 5.0
+    score = torch.tensor([[3.0], [-3.0], [3.0], [3.0]])
+    truth = torch.zeros(4, 8, 8, dtype=torch.bool)
+    truth[0, :, :4] = truth[1, :, :4] = True
+    prediction = Prediction(masks, torch.zeros(4, 4), score, several=False)
+    assert region(prediction, truth).tolist() == [0.5, 0.0, 1.0, 0.0]
 
 
 def test_figures_of_a_tracker_that_is_wrong_in_known_ways():

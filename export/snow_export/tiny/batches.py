@@ -19,9 +19,12 @@ from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
 MADE_SIDE, MADE_FRAMES = 448, 32
-# More objects than any clip has.
+# More objects than any clip has; the last number is a visitor's.
 MOST_OBJECTS = 8
-# Added to the luck, 0 to 1, of objects that are hidden on some frame of a window: there is most to learn from them.
+# Of windows, those that an object of another window comes to; of these, those whose visitor is of the same clip.
+VISITED, TWINS = 0.5, 0.4
+# Added to the luck, 0 to 1, of objects that are hidden on some frame of a window, and again if they are seen later:
+# there is most to learn from them.
 HIDING = 0.4
 # A prompted object covers at least this share of the frame.
 LEAST_AREA = 1 / 840
@@ -58,6 +61,10 @@ STILL_224, STILL_336 = View(1, 224, 192, 384, 1, _STILL_KINDS), View(1, 336, 80,
 SHORT_224, SHORT_336 = View(8, 224, 24, 64, 1, _MOVING_KINDS), View(8, 336, 10, 26, 1, _MOVING_KINDS)
 LONG_224, LONG_336 = View(16, 224, 16, 40, 2, _MOVING_KINDS), View(16, 336, 7, 16, 2, _MOVING_KINDS)
 STILL_448, LONG_448 = View(1, 448, 64, 128, 1, _STILL_KINDS), View(16, 448, 5, 12, 1, _MOVING_KINDS)
+# Windows cost a GPU many small kernels, whatever they hold, so these hold what its memory takes.
+_MEMORY_KINDS = (BOX, BOX, BOX, BOX, POINT, MASK)
+FULL_224, FULL_336 = View(20, 224, 40, 96, 2, _MEMORY_KINDS), View(20, 336, 18, 44, 2, _MEMORY_KINDS)
+FULL_448 = View(16, 448, 10, 26, 2, _MEMORY_KINDS)
 
 # Single frames first: a tracker that cannot segment has nothing to remember. They stay in the cycle, because masks get
 # better with the number of pictures, and a rollout sees few.
@@ -74,6 +81,8 @@ SCHEDULES = {
     ),
     # For weights that know 224 and 336 px: another resolution, without losing those.
     "sharpen": (Phase(6000, (STILL_448, LONG_448, STILL_336, LONG_448, STILL_448, LONG_336, STILL_224, LONG_224)),),
+    # For weights that segment well at all sides: what a memory is for.
+    "remember": (Phase(8000, (FULL_336, FULL_448, STILL_448, FULL_336, FULL_448, STILL_336, FULL_224)),),
 }
 Schedule = tuple[Phase, ...]
 
@@ -152,14 +161,14 @@ class Batch:
 
 
 def windows(
-    pool: Pool, frames: int, side: int, count: int, dice: np.random.Generator
+    pool: Pool, frames: int, side: int, count: int, dice: np.random.Generator, slots: np.ndarray | None = None
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`, and
-    the slots `[b]` that they come from.
+    the slots `[b]` that they come from, any if none are given.
     """
     device = pool.frames.device
     made = pool.frames.shape[1]
-    slots = dice.integers(pool.count, size=count)
+    slots = dice.integers(pool.count, size=count) if slots is None else slots
     stride = dice.integers(1, (made - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
     stride = np.minimum(stride, 3).astype(np.int64)
     start = (dice.random(count) * (made - stride * (frames - 1))).astype(np.int64)
@@ -186,6 +195,26 @@ def windows(
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     ids = F.grid_sample(ids, grid, mode="nearest", align_corners=False)[:, 0].to(torch.uint8)
     return images.unflatten(0, (count, frames)), ids.unflatten(0, (count, frames)), slots
+
+
+def with_visitors(
+    pool: Pool, images: Tensor, ids: Tensor, slots: np.ndarray, dice: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Windows with an object of another window of the pool in front of `VISITED` of them, as object `MOST_OBJECTS`.
+
+    It comes as it moves and is hidden there. `TWINS` of them come from the window's own clip, and look like one of its
+    objects: more that crosses and is mistaken than a clip was made with.
+    """
+    count, frames, side = len(images), images.shape[1], images.shape[3]
+    others = dice.integers(pool.count, size=count)
+    theirs = np.where(dice.random(count) < TWINS, slots, others)
+    guests, guest_ids, _ = windows(pool, frames, side, count, dice, theirs)
+    there = torch.stack([(guest_ids == o).flatten(1).any(dim=1) for o in range(1, MOST_OBJECTS)], dim=1)
+    luck = upload(dice.random((count, MOST_OBJECTS - 1)), images.device)
+    visitor = 1 + (luck + there).argmax(dim=1)
+    comes = upload(dice.random(count) < VISITED, images.device)
+    inside = (guest_ids == visitor.view(-1, 1, 1, 1)) & comes.view(-1, 1, 1, 1)
+    return torch.where(inside.unsqueeze(2), guests, images), torch.where(inside, MOST_OBJECTS, ids)
 
 
 def _recoloured(images: Tensor, dice: np.random.Generator) -> Tensor:
@@ -236,14 +265,17 @@ def make_batch(pool: Pool, view: View, step: int, seed: int, rank: int = 0, shri
     device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
     count, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
-    images, ids, _ = windows(pool, view.frames, view.side, count, dice)
+    images, ids, slots = windows(pool, view.frames, view.side, count, dice)
+    images, ids = with_visitors(pool, images, ids, slots, dice)
     images = _recoloured(images, dice)
 
     areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)
     fair = areas[:, 0].float() >= LEAST_AREA * view.side**2
-    hides = (areas == 0).any(dim=1) & fair
+    hidden = (areas == 0) & fair.unsqueeze(1)
+    returns = ((areas > 0) & (hidden.int().cumsum(dim=1) > 0)).any(dim=1)
     luck = upload(dice.random((count, MOST_OBJECTS)), device)
-    chosen = (luck + HIDING * hides + 2 * fair).flatten().topk(min(wanted, count * MOST_OBJECTS)).indices
+    luck = luck + HIDING * hidden.any(dim=1) + HIDING * returns + 2 * fair
+    chosen = luck.flatten().topk(min(wanted, count * MOST_OBJECTS)).indices
     window_of, objects = chosen // MOST_OBJECTS, chosen % MOST_OBJECTS + 1
     truth = ids[window_of] == objects.view(-1, 1, 1, 1).to(torch.uint8)
     weight = fair.flatten()[chosen].float()

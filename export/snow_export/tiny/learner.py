@@ -144,9 +144,13 @@ class Curve:
         values["seconds"] = (time.monotonic() - self.since) / len(self.window)
         if not math.isfinite(values[self.names[0]]):
             raise SystemExit(f"step {step}: the loss is {values[self.names[0]]}; resume with a smaller --rate")
+        self.write({"step": step} | values)
+        self.since, self.window = time.monotonic(), []
+
+    def write(self, values: dict[str, float]) -> None:
+        """Prints a line and adds it to the file, if this rank is not silent."""
         if self.log is not None:
-            line = json.dumps({"step": step} | {key: round(value, 4) for key, value in values.items()})
+            line = json.dumps({key: round(value, 4) for key, value in values.items()})
             print(line, flush=True)
             with self.log.open("a") as file:
                 file.write(line + "\n")
-        self.since, self.window = time.monotonic(), []

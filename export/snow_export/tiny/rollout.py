@@ -69,6 +69,9 @@ class Tracker(nn.Module):
         self.decoder = _by_planes(_Decoder(model, torch.float32))
         self.encoder = _by_planes(MemoryEncoder(model, torch.float32, torch.float32))
         self.constants: dict[tuple, Tensor] = {}
+        # PyTorch's flash attention wants values as wide as keys.
+        padding = torch.zeros(1, 1, self.attention.hidden - self.attention.channels)
+        self.register_buffer("value_padding", padding, persistent=False)
 
     def constant(self, values: list, objects: int, like: Tensor, dtype: torch.dtype) -> Tensor:
         """`values` for each of `objects`, made once: a CUDA graph must not copy from the host."""
@@ -151,6 +154,7 @@ def roll_out(tracker: Tracker, images: Tensor, clip_of: Tensor, prompt: Prompt) 
                 [pointers[0]] + [pointers[frame - d] for d in distances[1:]],
                 tracker.constant(rows, objects, plain, torch.int64),
                 tracker.constant([d / max(horizon - 1, 1) for d in distances], objects, plain, torch.float32),
+                tracker.value_padding,
             )
             coords, labels = no_point, no_label
             several = True
@@ -213,7 +217,7 @@ def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
     iou_loss = (guesses - iou).abs().mean(dim=1)
     there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
     # Hidden objects are rare, and a score that leans towards what is common would never notice them.
-    there = there * torch.where(visible, 1.0, 2.0)
+    there = there * torch.where(visible, 1.0, 3.0)
     loss = visible * (losses.gather(1, best)[:, 0] + iou_loss) + there
     taken = prediction.chosen() - 1 if prediction.several else prediction.chosen()
     return loss, torch.where(visible, iou.gather(1, taken.unsqueeze(1))[:, 0], torch.nan)

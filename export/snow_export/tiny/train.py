@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, vi
 from .learner import Curve, Learner, add_times, learning_rate
 from .model import SIDES, new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
+from .validate import Validation
 
 FIGURES = ("loss", "iou_first", "iou_later", "score_right")
 
@@ -81,8 +83,9 @@ class Graph:
 class Training(Learner):
     """A tracker that learns, at each side that it is trained at."""
 
-    def __init__(self, model: nn.Module, device: torch.device, rate: float, graphs: bool):
+    def __init__(self, model: nn.Module, device: torch.device, rate: float, graphs: bool, keep_backbone: bool = False):
         self.model = model
+        self.model.vision_encoder.backbone.requires_grad_(not keep_backbone)
         # The tracker drops the fourth pyramid level, so nothing would ever move it.
         self.model.vision_encoder.neck.fpn_layers[3].requires_grad_(False)
         self.trackers = {side: Tracker(self._at(side), rounded=device.type == "cuda") for side in SIDES}
@@ -109,12 +112,18 @@ class Training(Learner):
             self.graphs[key] = Graph(tracker, batch, self.flat_grad, self.memory)
         return self.graphs[key].run(batch)
 
-    def save(self, folder: Path) -> None:
-        """Writes `checkpoint/` (the mean weights, as transformers saves them) and what a resume needs."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it, the model has the mean weights."""
         raw = {name: value.detach().clone() for name, value in self.named.items()}
         self.load(self.mean)
-        self.model.save_pretrained(folder / "checkpoint.partial")
+        yield
         self.load(raw)
+
+    def save(self, folder: Path) -> None:
+        """Writes `checkpoint/` (the mean weights, as transformers saves them) and what a resume needs."""
+        with self.averaged():
+            self.model.save_pretrained(folder / "checkpoint.partial")
         target = folder / "checkpoint"
         target.mkdir(exist_ok=True)
         for path in (folder / "checkpoint.partial").iterdir():
@@ -149,8 +158,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
         dist.init_process_group("nccl", rank=rank, world_size=options.gpus, device_id=device)
     torch.set_float32_matmul_precision("high")
     model = trained_model(options.start) if options.start else new_model(options.seed)
-    training = Training(model, device, options.rate, graphs=device.type == "cuda" and not options.no_graphs)
+    training = Training(
+        model, device, options.rate, device.type == "cuda" and not options.no_graphs, options.keep_backbone
+    )
     training.resume(options.out)
+    validation = Validation(options.validate, options.workers, device) if options.validate and rank == 0 else None
     pool = Pool(options.pool, device)
     # A resumed run fills its pool with the clips that it had.
     schedule = SCHEDULES[options.schedule]
@@ -178,15 +190,24 @@ def train(rank: int, options: argparse.Namespace) -> None:
         stop = minutes > min(options.minutes, options.finish_in)
         if training.step % options.every == 0 or stop:
             curve.line(training.step)
-        if rank == 0 and (training.step % 1000 == 0 or stop):
+        if rank == 0 and training.step % 1000 == 0:
             training.save(options.out)
+            report(training, validation, curve)
         if stop:
             break
     if rank == 0:
         training.save(options.out)
+        report(training, validation, curve)
     if options.gpus > 1:
         dist.barrier()
         dist.destroy_process_group()
+
+
+def report(training: Training, validation: Validation | None, curve: Curve) -> None:
+    """A line of the curve with the figures of the mean weights, if there are clips for it."""
+    if validation is not None:
+        with training.averaged():
+            curve.write({"step": training.step} | validation.figures(training.trackers))
 
 
 def agreed(minutes: float, before: float, step: int, ranks: int, device: torch.device) -> float:
@@ -216,6 +237,16 @@ def main() -> None:
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
     parser.add_argument("--pool", type=int, default=768, help="clips kept, 26 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
+    parser.add_argument(
+        "--keep-backbone", action="store_true", help="leave the backbone as it is, so that a detector on it stays valid"
+    )
+    parser.add_argument(
+        "--validate",
+        type=int,
+        default=0,
+        metavar="CLIPS",
+        help="clips to measure J on, every 1000 steps and at the end",
+    )
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")
     options = parser.parse_args()
