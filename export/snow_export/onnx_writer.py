@@ -105,6 +105,7 @@ def write_graph(spec: GraphSpec, folder: Path) -> Path:
                 shape[axis] = symbol
             output.shape = onnx_ir.Shape(shape)
     _share_equal_initialisers(model)
+    _add_biases_apart(model)
     _forget_shapes(model, infer_none=not symbols)
     path = folder / f"{spec.role}.onnx"
     onnx_ir.save(model, path, external_data=f"{spec.role}.onnx.data", size_threshold_bytes=EXTERNAL_DATA_THRESHOLD)
@@ -133,6 +134,27 @@ def _forget_shapes(model: onnx_ir.Model, infer_none: bool) -> None:
     for target in dict.fromkeys(targets):
         if target.is_initializer() and not target.is_graph_input():
             model.graph.inputs.append(target)
+
+
+def _add_biases_apart(model: onnx_ir.Model) -> None:
+    """Makes an addition of every bias of a Gemm.
+
+    On CUDA the library writes the bias to each row of the output first, and a product that reads and adds to it: in the
+    vision encoder at 1008 px on an H100, that took nearly as long as all its products. An addition is cheaper, and may
+    become one with an activation. Processors take the same time.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        (output,) = node.outputs
+        product = onnx_ir.node("Gemm", node.inputs[:2], node.attributes, name=node.name)
+        product.outputs[0].name = f"{output.name}_product"
+        addition = onnx_ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}_bias")
+        addition.outputs[0].name = output.name
+        addition.outputs[0].shape, addition.outputs[0].type = output.shape, output.type
+        onnx_ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], [product, addition], [output], [addition.outputs[0]]
+        )
 
 
 def _share_equal_initialisers(model: onnx_ir.Model) -> None:

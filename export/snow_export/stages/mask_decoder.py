@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Sam3TrackerVideoModel
 
 from ..ops import attention, resize, resize_matrix
+from .plane_norm import with_plane_norms
 
 # Logits that stand for a mask given by the user, and for an object that is not there (constants of the reference).
 MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0
@@ -47,7 +48,7 @@ class MaskDecoder(nn.Module):
         channels = config.memory_encoder_output_channels
         self.pointer_tokens = self.hidden // channels if channels < self.hidden else 1
         self.prompt = model.prompt_encoder
-        self.decoder = model.mask_decoder
+        self.decoder = with_plane_norms(model.mask_decoder)
         self.mask_downsample = model.mask_downsample
         self.pointer_projection = model.object_pointer_proj
         self.no_object_pointer = model.no_object_pointer

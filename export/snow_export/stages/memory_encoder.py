@@ -11,6 +11,7 @@ from transformers import Sam3TrackerVideoModel
 
 from ..ops import resize, resize_matrix
 from .mask_decoder import MASK_PROMPT_BIAS, MASK_PROMPT_SCALE
+from .plane_norm import with_plane_norms
 
 
 class MemoryEncoder(nn.Module):
@@ -30,7 +31,7 @@ class MemoryEncoder(nn.Module):
         self.precision = precision
         self.stored = stored
         self.grid = config.image_size // config.vision_config.backbone_config.patch_size
-        self.module = model.memory_encoder
+        self.module = with_plane_norms(model.memory_encoder)
         self.occlusion = model.occlusion_spatial_embedding_parameter
         self.scale, self.bias = config.sigmoid_scale_for_mem_enc, config.sigmoid_bias_for_mem_enc
         low, image = model.prompt_encoder.mask_input_size[0], config.image_size

@@ -4,48 +4,18 @@ The memory policy is that of the reference for objects that are all prompted on 
 before, and sixteen pointers.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Sam3TrackerVideoModel
-from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoLayerNorm
 
 from ..stages.mask_decoder import NO_OBJECT_LOGIT, MaskDecoder
 from ..stages.memory_attention import MemoryAttention
 from ..stages.memory_encoder import MemoryEncoder
+from ..stages.plane_norm import with_plane_norms
 from ..stages.vision_encoder import VisionEncoder
-
-
-class _ChannelNorm(nn.Module):
-    """`Sam3TrackerVideoLayerNorm` over the channels of `[n, c, h, w]` as sums over planes.
-
-    PyTorch's kernel gives each pixel a thread block: with 4 channels of 128 x 128 pixels, as in the mask downsampler,
-    that was a third of a training step on an H100.
-    """
-
-    def __init__(self, norm: Sam3TrackerVideoLayerNorm):
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        x_nchw = x_nchw.float()
-        centred = x_nchw - x_nchw.mean(dim=1, keepdim=True)
-        scale = torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + self.eps)
-        return centred * scale * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
-
-
-def _by_planes(stage: nn.Module) -> nn.Module:
-    """A copy of a stage that shares its parameters and has `_ChannelNorm` for each norm over channels."""
-    memo = {id(tensor): tensor for tensor in (*stage.parameters(), *stage.buffers())}
-    stage = copy.deepcopy(stage, memo)
-    for module in list(stage.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Sam3TrackerVideoLayerNorm) and child.data_format == "channels_first":
-                setattr(module, name, _ChannelNorm(child))
-    return stage
 
 
 class _Decoder(MaskDecoder):
@@ -66,8 +36,8 @@ class Tracker(nn.Module):
         self.policy = (model.config.num_maskmem, model.config.max_object_pointers_in_encoder)
         self.vision = VisionEncoder(model, [0.5] * 3, [0.5] * 3, 1 / 255)
         self.attention = MemoryAttention(model, torch.float32)
-        self.decoder = _by_planes(_Decoder(model, torch.float32))
-        self.encoder = _by_planes(MemoryEncoder(model, torch.float32, torch.float32))
+        self.decoder = with_plane_norms(_Decoder(model, torch.float32), most=None)
+        self.encoder = with_plane_norms(MemoryEncoder(model, torch.float32, torch.float32), most=None)
         self.constants: dict[tuple, Tensor] = {}
         # PyTorch's flash attention wants values as wide as keys.
         padding = torch.zeros(1, 1, self.attention.hidden - self.attention.channels)
