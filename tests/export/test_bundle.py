@@ -311,6 +311,21 @@ def test_the_tracker_of_a_video_checkpoint(video_checkpoint, tmp_path):
     assert graph_hashes(exported) == graph_hashes(tmp_path / "models" / f"alone-{RESOLUTION}-fp32")
 
 
+def test_graphs_hold_what_gpus_are_slow_at_apart(bundle):
+    """No bias in a Gemm, and no layer norm over the few channels of large planes."""
+    for role in ROLES:
+        graph = onnx.load(bundle / f"{role}.onnx").graph
+        gemms = [node for node in graph.node if node.op_type == "Gemm"]
+        assert not [node.name for node in gemms if len(node.input) > 2]
+        sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
+        norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+        makers = {output: node for node in graph.node for output in node.output}
+        turned = [node for node in norms if makers[node.input[0]].op_type == "Transpose"]
+        assert all(sizes[node.input[1]][0] > 16 for node in turned if role == "memory_encoder")
+        if role in ("memory_attention", "mask_decoder"):
+            assert gemms
+
+
 def test_padded_values_change_nothing(bundle):
     """As wide as the keys, for CUDA, or without padding: the memory attention gives the same."""
     golden = load_file(bundle / "golden" / "memory_attention.safetensors")

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from snow_export.random_checkpoint import randomise, small_config
+from snow_export.stages.plane_norm import PlaneNorm
 from snow_export.stages.vision_encoder import VisionEncoder, window_order
 from transformers import Sam3TrackerVideoModel
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import Sam3TrackerVideoLayerNorm
 
 
 @pytest.mark.parametrize(("grid", "window"), [(8, 4), (9, 4), (10, 4), (3, 4), (7, 3)])
@@ -43,3 +45,17 @@ def test_the_vision_encoder_is_the_reference_whatever_the_windows_leave_over(gri
     # What is trained is what is exported.
     for ours, theirs in zip(trained, got, strict=True):
         assert (ours - theirs).norm() / theirs.norm() < 1e-5
+
+
+@pytest.mark.parametrize("channels", [4, 64])
+def test_a_norm_by_planes_is_the_reference_norm(channels):
+    torch.manual_seed(channels)
+    norm = Sam3TrackerVideoLayerNorm(channels, data_format="channels_first")
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    image_nchw = 30 + 10 * torch.randn(2, channels, 6, 5)
+    # A pixel whose channels are all alike: only the epsilon keeps it from infinity.
+    image_nchw[0, :, 0, 0] = 7.0
+    with torch.no_grad():
+        expected, got = norm(image_nchw), PlaneNorm(norm)(image_nchw)
+    assert (got - expected).abs().max() < 2e-5 * expected.abs().max()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .clips import SEEDS, make_clip, varied
+from .clips import SEEDS, Settings, make_clip, varied
 from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
@@ -107,10 +107,13 @@ def upload(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Clips(Dataset):
-    """Number of a clip -> frames u8 `[t, side, side, 3]` and ids u8 `[t, side, side]`, rendered in a worker process."""
+    """Number of a clip -> frames u8 `[t, side, side, 3]` and ids u8 `[t, side, side]`, rendered in a worker process.
 
-    def __init__(self, seed: int, rank: int = 0):
-        self.seed, self.rank = seed, rank
+    A share of `usual` clips has the settings of the held-out ones, all others any.
+    """
+
+    def __init__(self, seed: int, rank: int = 0, usual: float = 0.0):
+        self.seed, self.rank, self.usual = seed, rank, usual
 
     def __len__(self) -> int:
         return 1 << 31
@@ -118,7 +121,10 @@ class Clips(Dataset):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng((self.seed, self.rank, number))
         seed = int(random.integers(SEEDS["train"][0], SEEDS["train"][1] + 1))
-        clip = make_clip(seed, varied(random, MADE_SIDE, MADE_FRAMES))
+        settings = varied(random, MADE_SIDE, MADE_FRAMES)
+        if random.random() < self.usual:
+            settings = Settings(side=MADE_SIDE, frames=MADE_FRAMES)
+        clip = make_clip(seed, settings)
         return torch.from_numpy(clip.frames), torch.from_numpy(clip.ids)
 
 

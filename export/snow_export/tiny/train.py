@@ -138,7 +138,7 @@ def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterato
     last = clips_before(schedule, schedule[-1].until)
     return iter(
         DataLoader(
-            Subset(Clips(options.seed, rank), range(first, last)),
+            Subset(Clips(options.seed, rank, options.usual), range(first, last)),
             batch_size=None,
             num_workers=options.workers,
             prefetch_factor=6,
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--shrink", type=int, default=1, help="divide what a step sees by this, for small machines")
     parser.add_argument("--pool", type=int, default=768, help="clips kept, 26 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
+    parser.add_argument("--usual", type=float, default=0.0, help="share of clips with the settings of the held-out set")
     parser.add_argument(
         "--keep-backbone", action="store_true", help="leave the backbone as it is, so that a detector on it stays valid"
     )
