@@ -272,6 +272,27 @@ def test_a_detector_is_published_beside_its_tracker(tmp_path):
     assert CLIPTokenizer.from_pretrained(target)("red stars").input_ids == tokenizer()("red stars").input_ids
 
 
+def test_a_detector_stays_with_a_tracker_that_kept_the_backbone(tmp_path):
+    """Another neck and other memories beside the same detector; not so with another backbone."""
+    tracker = new_model(4)
+    tracker.save_pretrained(tmp_path / "tracker")
+    detector = new_detector(9, tracker, 224, len(tokenizer()))
+    trained = {name: value.detach() for name, value in detector.named_parameters() if value.requires_grad}
+    save_file(trained, tmp_path / "detector.safetensors")
+    publish(tmp_path / "tracker", tmp_path / "detector.safetensors", tmp_path / "model")
+    other = new_model(5)
+    with pytest.raises(ValueError, match="another backbone"):
+        other.save_pretrained(tmp_path / "other")
+        publish(tmp_path / "other", tmp_path / "model", tmp_path / "new")
+    other.vision_encoder.backbone.load_state_dict(tracker.vision_encoder.backbone.state_dict())
+    other.save_pretrained(tmp_path / "other")
+    publish(tmp_path / "other", tmp_path / "model", tmp_path / "new")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "new"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("detector_model.")]
+
+
 def test_a_training_begins_with_a_published_detector(tmp_path):
     """All but the backbone is taken over, tokens by their spelling: an older tokenizer numbers them otherwise."""
     tracker = new_model(4)
