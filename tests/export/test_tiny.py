@@ -200,7 +200,7 @@ def test_figures_of_a_tracker_that_is_wrong_in_known_ways():
 def test_an_interrupted_training_resumes_where_it_was(tmp_path):
     def train(out: Path, steps: int) -> dict:
         command = [sys.executable, "-W", "ignore", "-m", "snow_export.tiny.train", "--out", str(out)]
-        command += ["--device", "cpu", "--steps", str(steps), "--threads", "2", "--shrink", "48", "--pool", "5"]
+        command += ["--device", "cpu", "--steps", str(steps), "--threads", "2", "--shrink", "48", "--pool", "2"]
         subprocess.run(command, check=True, capture_output=True)
         return load_file(out / "checkpoint" / "model.safetensors")
 
