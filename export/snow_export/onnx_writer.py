@@ -150,8 +150,6 @@ def _add_biases_apart(model: onnx_ir.Model) -> None:
         product = onnx_ir.node("Gemm", node.inputs[:2], node.attributes, name=node.name)
         product.outputs[0].name = f"{output.name}_product"
         addition = onnx_ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}_bias")
-        addition.outputs[0].name = output.name
-        addition.outputs[0].shape, addition.outputs[0].type = output.shape, output.type
         onnx_ir.convenience.replace_nodes_and_values(
             model.graph, node, [node], [product, addition], [output], [addition.outputs[0]]
         )

@@ -141,7 +141,7 @@ def test_a_backbone_that_is_kept_stays_and_all_else_learns():
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     truth = torch.zeros(1, 3, 224, 224, dtype=torch.bool)
     truth[:, :, 60:120, 60:150] = True
-    images = (255 * truth.permute(0, 1, 2, 3).unsqueeze(4).expand(-1, -1, -1, -1, 3)).to(torch.uint8)
+    images = (255 * truth.unsqueeze(4).expand(-1, -1, -1, -1, 3)).to(torch.uint8)
     box = torch.tensor([[[60.0, 60.0], [150.0, 120.0]]])
     batch = Batch(images, truth, torch.tensor([0]), torch.ones(1), box, torch.tensor([[2, 3]]), by_mask=False)
     training.gradient(batch, "box")

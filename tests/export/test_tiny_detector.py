@@ -22,7 +22,7 @@ from snow_export.tiny.evaluate_detector import Tally
 from snow_export.tiny.model import new_model, trained_model
 from snow_export.tiny.publish import publish
 from snow_export.words import clip_tokenizer
-from transformers import AutoConfig, CLIPTokenizer, Sam3Model, Sam3VideoModel
+from transformers import AutoConfig, CLIPTokenizer, Sam3Model, Sam3TrackerVideoModel, Sam3VideoModel
 
 STAR = Looks("star", "red", "striped")
 
@@ -245,17 +245,24 @@ def test_objects_that_are_not_asked_for_count_neither_way():
     assert missed.average_precision() == 1
 
 
+def published(folder: Path) -> tuple[Sam3TrackerVideoModel, Sam3Model]:
+    """A tracker and a detector on it, new ones, that `folder / "model"` holds together."""
+    tracker = new_model(4)
+    tracker.save_pretrained(folder / "tracker")
+    detector = new_detector(9, tracker, 224, len(tokenizer()))
+    trained = {name: value.detach() for name, value in detector.named_parameters() if value.requires_grad}
+    save_file(trained, folder / "detector.safetensors")
+    publish(folder / "tracker", folder / "detector.safetensors", folder / "model")
+    return tracker, detector
+
+
 def test_a_detector_is_published_beside_its_tracker(tmp_path):
     """One checkpoint that both reference classes read; weights in half precision, the tracker's those it had."""
-    tracker = new_model(4)
-    tracker.save_pretrained(tmp_path / "tracker")
-    detector = new_detector(9, tracker, 224, len(tokenizer()))
-    trained = {name: value for name, value in detector.named_parameters() if value.requires_grad}
-    save_file({name: value.detach() for name, value in trained.items()}, tmp_path / "detector.safetensors")
     target = tmp_path / "model"
     target.mkdir()
     (target / "LICENSE").write_text("mine")
-    publish(tmp_path / "tracker", tmp_path / "detector.safetensors", target)
+    tracker, detector = published(tmp_path)
+    trained = {name: value for name, value in detector.named_parameters() if value.requires_grad}
     names = {"LICENSE", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in target.iterdir()} == names
     read = dict(trained_model(target).named_parameters())
@@ -274,12 +281,7 @@ def test_a_detector_is_published_beside_its_tracker(tmp_path):
 
 def test_a_detector_stays_with_a_tracker_that_kept_the_backbone(tmp_path):
     """Another neck and other memories beside the same detector; not so with another backbone."""
-    tracker = new_model(4)
-    tracker.save_pretrained(tmp_path / "tracker")
-    detector = new_detector(9, tracker, 224, len(tokenizer()))
-    trained = {name: value.detach() for name, value in detector.named_parameters() if value.requires_grad}
-    save_file(trained, tmp_path / "detector.safetensors")
-    publish(tmp_path / "tracker", tmp_path / "detector.safetensors", tmp_path / "model")
+    tracker, _ = published(tmp_path)
     other = new_model(5)
     with pytest.raises(ValueError, match="another backbone"):
         other.save_pretrained(tmp_path / "other")
@@ -295,12 +297,7 @@ def test_a_detector_stays_with_a_tracker_that_kept_the_backbone(tmp_path):
 
 def test_a_training_begins_with_a_published_detector(tmp_path):
     """All but the backbone is taken over, tokens by their spelling: an older tokenizer numbers them otherwise."""
-    tracker = new_model(4)
-    tracker.save_pretrained(tmp_path / "tracker")
-    old = new_detector(9, tracker, 224, len(tokenizer()))
-    trained = {name: value.detach() for name, value in old.named_parameters() if value.requires_grad}
-    save_file(trained, tmp_path / "detector.safetensors")
-    publish(tmp_path / "tracker", tmp_path / "detector.safetensors", tmp_path / "model")
+    _, old = published(tmp_path)
     other = clip_tokenizer(["ring", "red"])
     other.save_pretrained(tmp_path / "model")
     model = new_detector(10, new_model(5), 224, len(tokenizer()))

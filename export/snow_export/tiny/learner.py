@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 EMA_DECAY = 0.999
 
@@ -26,6 +27,19 @@ def add_times(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         help="let the learning rate come down in this time, then stop; how far a run comes is then up to the machine, "
         "and a resumed run counts from its own start",
+    )
+
+
+def made_ahead(dataset: Dataset, workers: int, ahead: int, device: torch.device, pinned: bool = False) -> DataLoader:
+    """The items of a data set in order, each as it is, made by `workers` processes that keep `ahead` of them each."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=ahead if workers else None,
+        pin_memory=pinned,
+        # CUDA does not survive a fork.
+        multiprocessing_context="forkserver" if workers and device.type == "cuda" else None,
     )
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
-from .learner import Curve, Learner, add_times, learning_rate
+from .learner import Curve, Learner, add_times, learning_rate, made_ahead
 from .model import SIDES, new_model, resized, trained_model
 from .rollout import Tracker, loss_of, roll_out, targets
 from .validate import Validation
@@ -136,17 +136,8 @@ def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterato
     """The clips of a rank from number `first` on, made ahead by worker processes."""
     schedule = SCHEDULES[options.schedule]
     last = clips_before(schedule, schedule[-1].until)
-    return iter(
-        DataLoader(
-            Subset(Clips(options.seed, rank, options.usual), range(first, last)),
-            batch_size=None,
-            num_workers=options.workers,
-            prefetch_factor=6,
-            pin_memory=device.type == "cuda",
-            # CUDA does not survive a fork.
-            multiprocessing_context="forkserver" if device.type == "cuda" else None,
-        )
-    )
+    clips = Subset(Clips(options.seed, rank, options.usual), range(first, last))
+    return iter(made_ahead(clips, options.workers, 6, device, pinned=device.type == "cuda"))
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
@@ -174,7 +165,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     curve = Curve(options.out / "curve.jsonl" if rank == 0 else None, FIGURES)
     steps = schedule[-1].until
     last = min(options.steps, steps) if options.steps else steps
-    minutes = 0.0
+    minutes, kept = 0.0, None
     while training.step < last:
         view = view_at(schedule, training.step)
         due += view.fresh
@@ -191,23 +182,25 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if training.step % options.every == 0 or stop:
             curve.line(training.step)
         if rank == 0 and training.step % 1000 == 0:
-            training.save(options.out)
-            report(training, validation, curve)
+            kept = keep(training, options.out, validation, curve)
         if stop:
             break
-    if rank == 0:
-        training.save(options.out)
-        report(training, validation, curve)
+    if rank == 0 and kept != training.step:
+        keep(training, options.out, validation, curve)
     if options.gpus > 1:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def report(training: Training, validation: Validation | None, curve: Curve) -> None:
-    """A line of the curve with the figures of the mean weights, if there are clips for it."""
+def keep(training: Training, out: Path, validation: Validation | None, curve: Curve) -> int:
+    """Saves, adds a line with the figures of the mean weights to the curve if there are clips for it, and returns the
+    step.
+    """
+    training.save(out)
     if validation is not None:
         with training.averaged():
             curve.write({"step": training.step} | validation.figures(training.trackers))
+    return training.step
 
 
 def agreed(minutes: float, before: float, step: int, ranks: int, device: torch.device) -> float:

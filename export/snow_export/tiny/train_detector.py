@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from .captioned import CaptionedBatches, Pairs
 from .detector_loss import loss_of, predict
 from .detector_model import detector_at, new_detector, take_over, tokenizer
-from .learner import Curve, Learner, add_times, learning_rate, write_tensors
+from .learner import Curve, Learner, add_times, learning_rate, made_ahead, write_tensors
 from .model import SIDES, trained_model
 
 FIGURES = ("loss", "mask_iou", "score_matched", "score_others", "presence_right")
@@ -60,14 +60,7 @@ def train(options: argparse.Namespace) -> None:
     training = DetectorTraining(options.start, options.begin, options.seed, device, options.rate)
     training.resume(options.out)
     batches = CaptionedBatches(options.seed, TURNS, options.pictures, options.captions, options.pool, options.fresh)
-    stream = DataLoader(
-        Subset(batches, range(training.step, options.steps)),
-        batch_size=None,
-        num_workers=options.workers,
-        prefetch_factor=3 if options.workers else None,
-        # CUDA does not survive a fork.
-        multiprocessing_context="forkserver" if options.workers and device.type == "cuda" else None,
-    )
+    stream = made_ahead(Subset(batches, range(training.step, options.steps)), options.workers, 3, device)
     curve = Curve(options.out / "curve.jsonl", FIGURES)
     for pairs in stream:
         minutes = (time.monotonic() - begun) / 60

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from .clips import SEEDS, make_clip
 from .heldout import SETS, box_of, fair_objects
+from .learner import made_ahead
 from .rollout import Prediction, Prompt, Tracker, roll_out
 
 FRAMES = 24
@@ -56,26 +57,20 @@ class Validation:
 
     def __init__(self, count: int, workers: int, device: torch.device):
         self.device = device
-        self.coming: Iterator | None = iter(
-            DataLoader(
-                Examples(count),
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=-(-count // workers),
-                multiprocessing_context="forkserver" if device.type == "cuda" else None,
-            )
-        )
+        ahead = -(-count // max(workers, 1))
+        self.coming: Iterator | None = iter(made_ahead(Examples(count), workers, ahead, device))
         self.groups: list[list[Example]] = []
 
     def _collect(self) -> None:
-        if self.coming is None:
-            return
-        for example in self.coming:
-            if not len(example.truth):
+        room = 0
+        for example in self.coming or ():
+            objects = len(example.truth)
+            if not objects:
                 continue
-            objects = sum(len(e.truth) for e in self.groups[-1]) if self.groups else OBJECTS_AT_ONCE
-            if objects + len(example.truth) > OBJECTS_AT_ONCE or not self.groups:
+            if objects > room:
                 self.groups.append([])
+                room = OBJECTS_AT_ONCE
+            room -= objects
             parts = (example.frames, example.truth, example.boxes)
             self.groups[-1].append(Example(*(part.to(self.device) for part in parts)))
         self.coming = None
