@@ -1,5 +1,6 @@
 """The small model's clips and training: a clip follows from its seed, and what trains is what the reference runs."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from snow_export.tiny.batches import (
     Batch,
     Clips,
     Pool,
+    View,
     make_batch,
     view_at,
     windows,
@@ -134,6 +136,27 @@ def test_visitors_stand_in_front_of_windows_as_they_are_elsewhere():
     assert (nearest < 1).float().mean() > 0.8, "more than borders are of something else"
     share = visited.flatten(1).any(dim=1).float().mean()
     assert 0.3 < share < 0.7
+
+
+def test_plain_windows_are_clips_as_they_are():
+    """Whole frames at their pace and in their order, mirrored or not."""
+    pool, made = Pool(3, torch.device("cpu"), frames=6, side=64), np.random.default_rng(1)
+    for number in range(3):
+        frames = torch.from_numpy(made.integers(0, 256, (6, 64, 64, 3), np.uint8))
+        pool.add(number, frames, torch.from_numpy(made.integers(1, 3, (6, 64, 64), np.uint8)))
+    batch, _ = make_batch(pool, View(4, 64, 12, 24, 0, ("box",), plain=True), 5, seed=3)
+    places = set()
+    for window, truth in zip(batch.window_of.tolist(), batch.truth, strict=True):
+        seen, place = batch.images[window], None
+        for slot, start, mirrored in itertools.product(range(3), range(3), (False, True)):
+            frames, ids = pool.frames[slot, start : start + 4], pool.ids[slot, start : start + 4]
+            if torch.equal(seen, frames.flip(2) if mirrored else frames):
+                place, ids = (slot, start, mirrored), ids.flip(2) if mirrored else ids
+                assert torch.equal(truth, ids == 1) or torch.equal(truth, ids == 2)
+        assert place is not None
+        places.add(place)
+    assert {mirrored for *_, mirrored in places} == {False, True}
+    assert len({start for _, start, _ in places}) > 1
 
 
 def test_a_backbone_that_is_kept_stays_and_all_else_learns():

@@ -36,7 +36,8 @@ BOX, POINT, POINTS, MASK = "box", "point", "points", "mask"
 class View:
     """What one step sees: `windows` of `frames` frames at `side` px and `objects` objects among them.
 
-    `fresh` new clips enter the pool before the step. It draws one of `kinds` for all its prompts.
+    `fresh` new clips enter the pool before the step. It draws one of `kinds` for all its prompts. `plain` windows are
+    clips as they were made, mirrored at most.
     """
 
     frames: int
@@ -45,6 +46,7 @@ class View:
     objects: int
     fresh: int
     kinds: tuple[str, ...]
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ STILL_448, LONG_448 = View(1, 448, 64, 128, 1, _STILL_KINDS), View(16, 448, 5, 1
 _MEMORY_KINDS = (BOX, BOX, BOX, BOX, POINT, MASK)
 FULL_224, FULL_336 = View(20, 224, 40, 96, 2, _MEMORY_KINDS), View(20, 336, 18, 44, 2, _MEMORY_KINDS)
 FULL_448 = View(16, 448, 10, 26, 2, _MEMORY_KINDS)
+PLAIN_224, PLAIN_336 = View(24, 224, 32, 80, 2, _MEMORY_KINDS, True), View(24, 336, 15, 36, 2, _MEMORY_KINDS, True)
+PLAIN_448 = View(24, 448, 7, 17, 2, _MEMORY_KINDS, True)
 
 # Single frames first: a tracker that cannot segment has nothing to remember. They stay in the cycle, because masks get
 # better with the number of pictures, and a rollout sees few.
@@ -83,6 +87,10 @@ SCHEDULES = {
     "sharpen": (Phase(6000, (STILL_448, LONG_448, STILL_336, LONG_448, STILL_448, LONG_336, STILL_224, LONG_224)),),
     # For weights that segment well at all sides: what a memory is for.
     "remember": (Phase(8000, (FULL_336, FULL_448, STILL_448, FULL_336, FULL_448, STILL_336, FULL_224)),),
+    # For the end of a training: mostly clips as they are, which are easier than what is made of them to learn from.
+    "settle": (
+        Phase(8000, (PLAIN_336, PLAIN_448, FULL_448, PLAIN_448, STILL_448, PLAIN_336, FULL_336, PLAIN_448, PLAIN_224)),
+    ),
 }
 Schedule = tuple[Phase, ...]
 
@@ -167,19 +175,25 @@ class Batch:
 
 
 def windows(
-    pool: Pool, frames: int, side: int, count: int, dice: np.random.Generator, slots: np.ndarray | None = None
+    pool: Pool,
+    frames: int,
+    side: int,
+    count: int,
+    dice: np.random.Generator,
+    slots: np.ndarray | None = None,
+    plain: bool = False,
 ) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Windows cut from the pool and moved about: images f32 `[b, t, 3, side, side]`, ids u8 `[b, t, side, side]`, and
-    the slots `[b]` that they come from, any if none are given.
+    """Windows cut from the pool and, unless they are `plain`, moved about: images f32 `[b, t, 3, side, side]`, ids u8
+    `[b, t, side, side]`, and the slots `[b]` that they come from, any if none are given.
     """
     device = pool.frames.device
     made = pool.frames.shape[1]
     slots = dice.integers(pool.count, size=count) if slots is None else slots
     stride = dice.integers(1, (made - 1) // max(frames - 1, 1) + 1, size=count) if frames > 1 else np.ones(count)
-    stride = np.minimum(stride, 3).astype(np.int64)
+    stride = np.minimum(stride, 1 if plain else 3).astype(np.int64)
     start = (dice.random(count) * (made - stride * (frames - 1))).astype(np.int64)
     times = start[:, None] + stride[:, None] * np.arange(frames)
-    times = np.where(dice.random((count, 1)) < 0.5, times, times[:, ::-1])
+    times = np.where((dice.random((count, 1)) < 0.5) | plain, times, times[:, ::-1])
     rows = upload(slots[:, None].repeat(frames, 1), device)
     columns = upload(times, device)
     images = pool.frames[rows, columns].flatten(0, 1).permute(0, 3, 1, 2).float()
@@ -191,6 +205,9 @@ def windows(
     centre = dice.uniform(-1, 1, (count, 2)) * (1 - span)
     flip = np.where(dice.random((count, 2)) < [0.5, 0.15], -1.0, 1.0)
     turned = dice.random(count) < 0.15
+    if plain:
+        span, centre, turned = np.ones((count, 2)), np.zeros((count, 2)), np.zeros(count, bool)
+        flip[:, 1] = 1
     affine = np.zeros((count, 2, 3), np.float32)
     for b in range(count):
         matrix = np.diag(span[b] * flip[b])
@@ -234,7 +251,11 @@ def _recoloured(images: Tensor, dice: np.random.Generator) -> Tensor:
         mix[b] = (1 - grey) * mix[b] + grey * np.full((3, 3), 1 / 3)
     shift = dice.uniform(-20, 20, (count, 1, 3, 1, 1)).astype(np.float32)
     mix, shift = upload(mix, images.device), upload(shift, images.device)
-    images = torch.einsum("bij,btjhw->btihw", mix, images) + shift
+    return _as_bytes(torch.einsum("bij,btjhw->btihw", mix, images) + shift)
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    """f32 `[b, t, 3, side, side]` to u8 `[b, t, side, side, 3]`."""
     return images.clamp(0, 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
 
 
@@ -271,9 +292,12 @@ def make_batch(pool: Pool, view: View, step: int, seed: int, rank: int = 0, shri
     device = pool.frames.device
     dice = np.random.default_rng((seed, rank, step, 1))
     count, wanted = max(1, round(view.windows / shrink)), max(2, round(view.objects / shrink))
-    images, ids, slots = windows(pool, view.frames, view.side, count, dice)
-    images, ids = with_visitors(pool, images, ids, slots, dice)
-    images = _recoloured(images, dice)
+    images, ids, slots = windows(pool, view.frames, view.side, count, dice, plain=view.plain)
+    if view.plain:
+        images = _as_bytes(images)
+    else:
+        images, ids = with_visitors(pool, images, ids, slots, dice)
+        images = _recoloured(images, dice)
 
     areas = torch.stack([(ids == o).flatten(2).sum(dim=2) for o in range(1, MOST_OBJECTS + 1)], dim=2)
     fair = areas[:, 0].float() >= LEAST_AREA * view.side**2
