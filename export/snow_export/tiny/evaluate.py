@@ -44,7 +44,8 @@ def run_onnx(folders: list[Path], out: Path, program: Path, bundle: Path) -> Non
     """Writes the same with snow-ort, and its own scores in `out/<clip>.run/run.json`."""
     for folder in tqdm(folders, desc=f"snow-ort with {bundle.name}"):
         target = out / folder.name
-        if target.exists():
+        # Its folders are there, and empty, from the start of a run; run.json only from its end.
+        if (out / f"{folder.name}.run" / "run.json").exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [
