@@ -34,7 +34,7 @@ def page(snow_ort, tmp_path_factory) -> Path:
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("found")
     model = bundle(folder, 1)
-    variants = {"a": f"{model}", "b": f"{model},follow=max_objects=3", "c": f"{bundle(folder, 3)}"}
+    variants = {"a": model, "b": f"{model},follow=max_objects=3", "c": bundle(folder, 3)}
     command = [snow_ort, "ab", "demo/clip.mp4", "--max-frames", "12", "--out", str(folder / "report")]
     command += [f"--variant={name}={variant}" for name, variant in variants.items()]
     command += [f"--follow={name}={value}" for name, value in FOLLOW.items()]
