@@ -34,7 +34,7 @@ from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
 from snow_export.tiny.figures import BEGIN, END
 from snow_export.tiny.model import new_model, resized, trained_model
-from snow_export.tiny.rollout import Prediction, Prompt, Tracker, roll_out
+from snow_export.tiny.rollout import Prediction, Prompt, Tracker, loss_of, mask_loss, roll_out
 from snow_export.tiny.train import Training
 from snow_export.tiny.validate import Validation, region
 
@@ -157,6 +157,25 @@ def test_plain_windows_are_clips_as_they_are():
         places.add(place)
     assert {mirrored for *_, mirrored in places} == {False, True}
     assert len({start for _, start, _ in places}) > 1
+
+
+def test_a_followed_object_learns_from_the_mask_that_is_taken_too():
+    """The second of three candidates is right, and the third, which is wrong, is taken."""
+    truth = torch.zeros(1, 8, 8)
+    truth[:, :, :4] = 1
+    masks = torch.full((1, 4, 8, 8), -4.0)
+    masks[0, 2, :, :4] = 4.0
+    masks[0, 3, :, 4:] = 4.0
+    right, wrong = mask_loss(masks[:, 2], truth), mask_loss(masks[:, 3], truth)
+    masks.requires_grad_(True)
+    prediction = Prediction(masks, torch.tensor([[0.0, 0.1, 0.6, 0.9]]), torch.full((1, 1), 50.0), several=True)
+    iou_loss = (0.1 + 0.4 + 0.9) / 3
+    for followed, expected in ((False, right), (True, (right + wrong) / 2)):
+        loss, iou = loss_of(prediction, truth, followed)
+        assert torch.allclose(loss, expected + iou_loss, atol=1e-6) and iou.item() == 0
+        (gradient,) = torch.autograd.grad(loss.sum(), masks)
+        moved = gradient.flatten(2).abs().sum(dim=2)[0] > 0
+        assert moved.tolist() == [False, False, True, followed]
 
 
 def test_a_backbone_that_is_kept_stays_and_all_else_learns():

@@ -4,37 +4,25 @@ import base64
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLLOW = {"score_threshold": 0.1, "new_object_score": 0.3, "match_iou": 0.8, "recondition_every": 3, "max_objects": 5}
 FOLLOW |= {"hotstart_delay": 0, "hotstart_unmatched": 0, "hotstart_duplicate": 0}
 
 
-def bundle(folder: Path, seed: int) -> Path:
-    """A small random detector and tracker."""
-    checkpoint = folder / f"checkpoint-{seed}"
-    python = [sys.executable, "-W", "ignore", "-m"]
-    words = ["--detector", "--seed", str(seed), "--out", str(checkpoint)]
-    subprocess.run([*python, "snow_export.random_checkpoint", *words], check=True, capture_output=True)
-    words = [str(checkpoint), "--res", "112", "--precision", "fp32", "--parts", "tracker,detector"]
-    words += ["--golden-frames", "0", "--out", str(folder)]
-    subprocess.run([*python, "snow_export.cli", *words], check=True, capture_output=True)
-    return folder / f"{checkpoint.name}-112-fp32"
-
-
 @pytest.fixture(scope="module")
 def page(snow_ort, tmp_path_factory) -> Path:
     """A report of two texts: a variant that finds less, and one that finds other things."""
     pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("found")
-    model = bundle(folder, 1)
-    variants = {"a": model, "b": f"{model},follow=max_objects=3", "c": bundle(folder, 3)}
+    folder, workshop = tmp_path_factory.mktemp("found"), Workshop.of_session(tmp_path_factory)
+    model, other = (workshop.bundle(workshop.video_checkpoint(n), 112, parts="tracker,detector") for n in (1, 3))
+    variants = {"a": model, "b": f"{model},follow=max_objects=3", "c": other}
     command = [snow_ort, "ab", "demo/clip.mp4", "--max-frames", "12", "--out", str(folder / "report")]
     command += [f"--variant={name}={variant}" for name, variant in variants.items()]
     command += [f"--follow={name}={value}" for name, value in FOLLOW.items()]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Workshop, program
 from safetensors.numpy import load_file
+from workshop import Workshop, program
 
 # Of scores and of sides as shares of the image; of mask logits, relative L2.
 TOLERANCE = 1e-3

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Workshop, program
 from PIL import Image
+from workshop import ROOT, Workshop, program
 
 TEXTS = ["--text", "round dog", "--text", "red"]
 # Objects come and stay from the first frame on.

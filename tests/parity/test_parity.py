@@ -4,10 +4,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 from safetensors.numpy import load_file
 from snow_export.compare import compare, objects_differ
+from workshop import ROOT
 
 BOXES = [
     [200, 110, 520, 400],
@@ -92,10 +92,9 @@ def test_follows_the_reference(workshop, name):
     assert name == "box" or objects_differ(reference) > 0.1
 
 
-@pytest.mark.parametrize("resolution", [112, 154])
-def test_two_resolutions_of_one_checkpoint(workshop, resolution):
+def test_another_resolution_of_the_checkpoint(workshop):
     """154 px is a grid of 11 that the windows of 4 do not tile."""
-    result, _ = check(workshop, "kinds", seed=2, size=112, resolution=resolution)
+    result, _ = check(workshop, "kinds", seed=1, size=112, resolution=154)
     assert result.passes(), result.summary()
 
 
@@ -131,7 +130,7 @@ def test_a_video_file(workshop):
             ["-i", video, "-start_number", "0", decoded / "%05d.png"],
         ):
             subprocess.run(["ffmpeg", "-y", "-loglevel", "error", *map(str, arguments)], check=True)
-    checkpoint = workshop.checkpoint(6)
+    checkpoint = workshop.checkpoint(1)
     reference = workshop.reference(checkpoint, decoded, prompts, 112)
     result = compare(
         workshop.run(workshop.bundle(checkpoint, 112), video, prompts, "video"),

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Workshop, program
 from safetensors.numpy import load_file
 from snow_export.families.sam3_detector import LOOP
+from workshop import ROOT, Workshop, program
 
 SEED, SIZE = 1, 112
 OFF = {"det_nms_thresh": 0.0, "fill_hole_area": 0}

@@ -69,6 +69,7 @@ FULL_224, FULL_336 = View(20, 224, 40, 96, 2, _MEMORY_KINDS), View(20, 336, 18, 
 FULL_448 = View(16, 448, 10, 26, 2, _MEMORY_KINDS)
 PLAIN_224, PLAIN_336 = View(24, 224, 32, 80, 2, _MEMORY_KINDS, True), View(24, 336, 15, 36, 2, _MEMORY_KINDS, True)
 PLAIN_448 = View(24, 448, 7, 17, 2, _MEMORY_KINDS, True)
+STILL_560, PLAIN_560 = View(1, 560, 40, 80, 1, _STILL_KINDS), View(24, 560, 4, 11, 1, _MEMORY_KINDS, True)
 
 # Single frames first: a tracker that cannot segment has nothing to remember. They stay in the cycle, because masks get
 # better with the number of pictures, and a rollout sees few.
@@ -90,6 +91,10 @@ SCHEDULES = {
     # For the end of a training: mostly clips as they are, which are easier than what is made of them to learn from.
     "settle": (
         Phase(8000, (PLAIN_336, PLAIN_448, FULL_448, PLAIN_448, STILL_448, PLAIN_336, FULL_336, PLAIN_448, PLAIN_224)),
+    ),
+    # As "settle", for weights that know 560 px from afar only.
+    "enlarge": (
+        Phase(8000, (STILL_560, PLAIN_560, PLAIN_336, PLAIN_448, PLAIN_560, FULL_336, PLAIN_448, PLAIN_560, PLAIN_224)),
     ),
 }
 Schedule = tuple[Phase, ...]

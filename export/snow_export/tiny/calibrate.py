@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .evaluate_detector import Reference, pictures
 from .learner import write_tensors
-from .model import SIDES
+from .model import DETECTOR_SIDES
 
 BIAS = "detector_model.detr_decoder.presence_head.layer3.bias"
 # An object is what has this score; scores are candidate times presence.
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--share", type=float, default=0.965, help="of such captions that shall find nothing")
     parser.add_argument("--pictures", type=int, default=300)
-    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--sides", type=int, nargs="+", default=DETECTOR_SIDES)
     arguments = parser.parse_args()
     found = [shift for side in arguments.sides for shift in shifts(arguments.checkpoint, side, arguments.pictures)]
     if not found:

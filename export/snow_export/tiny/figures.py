@@ -22,8 +22,6 @@ from .model import SIDES
 
 # Side of the published bundle, which is fp16.
 PUBLISHED = 336
-# What snow-ort tracks at: the sides that the model is trained at, and a larger one.
-TRACKED = (*SIDES, 560)
 BEGIN, END = "<!-- figures: written by snow_export.tiny.figures -->", "<!-- end of figures -->"
 
 
@@ -98,7 +96,7 @@ def held_out_table(columns: dict[str, dict]) -> list[str]:
 
 def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, list[str]]:
     """All figures by name, and the text for the card."""
-    variants = [(side, "fp32") for side in TRACKED] + [(PUBLISHED, "fp16")]
+    variants = [(side, "fp32") for side in SIDES] + [(PUBLISHED, "fp16")]
     figures: dict[str, dict] = {}
     for side, precision in variants:
         figures[f"held-out-{side}-{precision}"] = measuring.tracked("held-out", side, precision)
@@ -115,7 +113,7 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
         )
     figures["fp16-against-fp32"] = measuring.against(f"{PUBLISHED}-fp32", f"{PUBLISHED}-fp16")
     if real:
-        for side in TRACKED:
+        for side in SIDES:
             figures[f"{real[0].name}-{side}-fp32"] = measuring.real(*real, side)
 
     def columns(name: str) -> dict[str, dict]:
@@ -140,7 +138,7 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
         lines.append(f"| {title} | {found['mean_iou_between']:.4f} | {found['worst_iou_between']:.3f} |")
     if real:
         lines += ["", f"| the real clip `{real[0].name}` | J | F | J&F |", "| --- | --- | --- | --- |"]
-        for side in TRACKED:
+        for side in SIDES:
             found = figures[f"{real[0].name}-{side}-fp32"]
             lines.append(f"| {side} px, fp32 | {found['j']:.3f} | {found['f']:.3f} | {found['j_and_f']:.3f} |")
     return figures, lines

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
-# Pixels that tracker and detector are trained and measured at.
-SIDES = (224, 336, 448)
+# Pixels that the tracker is trained and measured at, and the detector.
+SIDES = (224, 336, 448, 560)
+DETECTOR_SIDES = SIDES[:3]
 
 
 def tiny_config(side: int = 224) -> Sam3TrackerVideoConfig:

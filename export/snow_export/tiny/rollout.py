@@ -172,11 +172,12 @@ def _candidate_losses(candidates: Tensor, wanted: Tensor) -> tuple[Tensor, Tenso
     return mask_loss(candidates, wanted), iou
 
 
-def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
+def loss_of(prediction: Prediction, target: Tensor, followed: bool) -> tuple[Tensor, Tensor]:
     """Loss `[N]` of a frame and the IoU `[N]` of the mask that the tracker takes; `target` `[N, h, w]` in 0..1.
 
     As SAM 2 is trained: focal and dice loss on the best candidate, L1 on every predicted IoU, cross-entropy on whether
-    the object is there; masks count only where it is.
+    the object is there; masks count only where it is. Where an object is `followed`, what it is leaves no doubt that
+    several candidates are there for, and half of the mask loss is that of the candidate that the tracker takes.
     """
     visible = target.flatten(1).sum(dim=1) > 0.5
     candidates = prediction.masks[:, 1:] if prediction.several else prediction.masks[:, :1]
@@ -188,6 +189,9 @@ def loss_of(prediction: Prediction, target: Tensor) -> tuple[Tensor, Tensor]:
     there = F.binary_cross_entropy_with_logits(prediction.score[:, 0], visible.float(), reduction="none")
     # Hidden objects are rare, and a score that leans towards what is common would never notice them.
     there = there * torch.where(visible, 1.0, 3.0)
-    loss = visible * (losses.gather(1, best)[:, 0] + iou_loss) + there
-    taken = prediction.chosen() - 1 if prediction.several else prediction.chosen()
-    return loss, torch.where(visible, iou.gather(1, taken.unsqueeze(1))[:, 0], torch.nan)
+    taken = (prediction.chosen() - 1 if prediction.several else prediction.chosen()).unsqueeze(1)
+    mask = losses.gather(1, best)
+    if followed:
+        mask = (mask + losses.gather(1, taken)) / 2
+    loss = visible * (mask[:, 0] + iou_loss) + there
+    return loss, torch.where(visible, iou.gather(1, taken)[:, 0], torch.nan)

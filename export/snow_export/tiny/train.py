@@ -37,7 +37,7 @@ def step_loss(tracker: Tracker, batch: Batch) -> Tensor:
     losses, ious, right = [], [], []
     for frame, prediction in enumerate(predictions):
         seen = batch.truth[:, frame]
-        loss, iou = loss_of(prediction, targets(seen, prediction.masks.shape[-1]))
+        loss, iou = loss_of(prediction, targets(seen, prediction.masks.shape[-1]), followed=frame > 0)
         losses.append((weight * loss).sum())
         ious.append(torch.where(weight > 0, iou.detach(), torch.nan))
         right.append((weight * ((prediction.score[:, 0] > 0) == seen.flatten(1).any(dim=1))).sum())

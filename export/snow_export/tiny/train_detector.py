@@ -15,7 +15,7 @@ from .captioned import CaptionedBatches, Pairs
 from .detector_loss import loss_of, predict
 from .detector_model import detector_at, new_detector, take_over, tokenizer
 from .learner import Curve, Learner, add_times, learning_rate, made_ahead, write_tensors
-from .model import SIDES, trained_model
+from .model import DETECTOR_SIDES, trained_model
 
 FIGURES = ("loss", "mask_iou", "score_matched", "score_others", "presence_right")
 # What is shown takes turns in fours (words, words, words, boxes), so sides take turns in fives.
@@ -27,10 +27,10 @@ class DetectorTraining(Learner):
 
     def __init__(self, start: Path, begin: Path | None, seed: int, device: torch.device, rate: float):
         self.device = device
-        model = new_detector(seed, trained_model(start), SIDES[0], len(tokenizer()))
+        model = new_detector(seed, trained_model(start), DETECTOR_SIDES[0], len(tokenizer()))
         if begin is not None:
             take_over(model, begin)
-        self.models = {SIDES[0]: model} | {side: detector_at(model, side) for side in SIDES[1:]}
+        self.models = {DETECTOR_SIDES[0]: model} | {side: detector_at(model, side) for side in DETECTOR_SIDES[1:]}
         for part in self.models.values():
             part.to(device).train()
         super().__init__(model, rate)
