@@ -3,6 +3,7 @@
 
 mod images;
 mod masks;
+#[cfg(feature = "video")]
 mod overlay;
 mod video;
 mod video_errors;

@@ -22,6 +22,8 @@ from .model import SIDES
 
 # Side of the published bundle, which is fp16.
 PUBLISHED = 336
+# The harder set has more objects a clip; the largest side is left out for time.
+HARD_SIDES = SIDES[:3]
 BEGIN, END = "<!-- figures: written by snow_export.tiny.figures -->", "<!-- end of figures -->"
 
 
@@ -100,8 +102,9 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
     figures: dict[str, dict] = {}
     for side, precision in variants:
         figures[f"held-out-{side}-{precision}"] = measuring.tracked("held-out", side, precision)
-    for side in SIDES:
+    for side in HARD_SIDES:
         figures[f"hard-{side}-fp32"] = measuring.tracked("hard", side, "fp32")
+    for side in SIDES:
         run_reference(
             measuring.folders("held-out", measuring.reference_clips),
             measuring.runs("held-out") / f"{side}-reference",
