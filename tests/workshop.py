@@ -9,8 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +19,19 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BEAR = ROOT.parent / "shared" / "data" / "bear"
+# Where the built programs are.
+TARGET = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
 
 
 def program(name: str) -> Path:
     """A built program; the tests never build."""
-    folder = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
-    path = folder / name
+    path = TARGET / name
     if not path.exists():
         pytest.fail(f"{path} is missing; build it with `cargo build --release --bins --examples`")
     return path
 
 
-def synthetic_clip(folder: Path, frames: int, width: int = 214, height: int = 120) -> Path:
+def synthetic_clip(folder: Path, frames: int, width: int = 214, height: int = 120) -> None:
     """Textured shapes that move, as PNGs; used where the real clip is not at hand and for other sizes."""
     random = np.random.default_rng(11)
     folder.mkdir(parents=True)
@@ -51,7 +51,6 @@ def synthetic_clip(folder: Path, frames: int, width: int = 214, height: int = 12
             inside = (x - cx - dx * frame) ** 2 + (y - cy - dy * frame) ** 2 < radius**2
             image[inside] = (colours[index] + 30 * np.sin((x - dx * frame) / 3)[..., None])[inside]
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{frame:05d}.png")
-    return folder
 
 
 @dataclass
@@ -68,32 +67,27 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """Within it, no other process makes what has this name."""
-        with (self.folder / f"{name}.lock").open("w") as lock:
+    def _once(self, path: Path, make: Callable[[], object]) -> Path:
+        """The path, made unless it is there; no other process makes it meanwhile."""
+        with (self.folder / f"{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            if not path.exists():
+                make()
+        return path
 
     def checkpoint(self, seed: int, size: int = 112, score_bias: float = 8.0) -> Path:
         """A small random checkpoint."""
         from snow_export.random_checkpoint import save_checkpoint, small_config
 
         path = self.folder / f"checkpoint-{seed}-{size}-{score_bias}"
-        with self._alone(path.name):
-            if not path.exists():
-                save_checkpoint(path, small_config(size), seed, score_bias=score_bias)
-        return path
+        return self._once(path, lambda: save_checkpoint(path, small_config(size), seed, score_bias=score_bias))
 
     def video_checkpoint(self, seed: int, size: int = 112) -> Path:
         """A small random checkpoint of detector and tracker."""
         from snow_export.random_checkpoint import save_checkpoint, small_video_config
 
         path = self.folder / f"video-checkpoint-{seed}-{size}"
-        with self._alone(path.name):
-            if not path.exists():
-                save_checkpoint(path, small_video_config(size), seed)
-        return path
+        return self._once(path, lambda: save_checkpoint(path, small_video_config(size), seed))
 
     def bundle(self, checkpoint: Path, resolution: int, precision: str = "fp32", parts: str = "tracker") -> Path:
         """The exported bundle of a checkpoint."""
@@ -101,28 +95,25 @@ class Workshop:
         path = models / f"{checkpoint.name}-{resolution}-{precision}"
         command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(checkpoint), "--res", str(resolution)]
         command += ["--precision", precision, "--out", str(models), "--golden-frames", "0", "--parts", parts]
-        with self._alone(path.name):
-            if not path.exists():
-                subprocess.run(command, check=True, capture_output=True)
-        return path
+        return self._once(path, lambda: subprocess.run(command, check=True, capture_output=True))
 
     def clip(self, frames: int) -> Path:
         """The first frames of the real clip as a folder of links."""
         if not BEAR.is_dir():
             pytest.skip(f"the real clip is missing ({BEAR})")
         path = self.folder / f"bear-{frames}"
-        with self._alone(path.name):
-            if not path.exists():
-                path.mkdir()
-                for image in sorted((BEAR / "frames").iterdir())[:frames]:
-                    (path / image.name).symlink_to(image)
-        return path
+
+        def link() -> None:
+            path.mkdir()
+            for image in sorted((BEAR / "frames").iterdir())[:frames]:
+                (path / image.name).symlink_to(image)
+
+        return self._once(path, link)
 
     def synthetic(self, frames: int) -> Path:
         """A clip that needs no data."""
         path = self.folder / f"synthetic-{frames}"
-        with self._alone(path.name):
-            return path if path.exists() else synthetic_clip(path, frames)
+        return self._once(path, lambda: synthetic_clip(path, frames))
 
     def prompts(self, name: str, entries: list[dict]) -> Path:
         """A prompts file."""
@@ -135,10 +126,7 @@ class Workshop:
         path = self.folder / "reference" / f"{checkpoint.name}-{clip.name}-{prompts.stem}-{resolution}"
         command = [sys.executable, "-m", "snow_export.reference", str(checkpoint), "--frames", str(clip)]
         command += ["--prompts", str(prompts), "--res", str(resolution), "--out", str(path)]
-        with self._alone(path.name):
-            if not path.exists():
-                subprocess.run(command, check=True, capture_output=True)
-        return path
+        return self._once(path, lambda: subprocess.run(command, check=True, capture_output=True))
 
     def run(self, bundle: Path, clip: Path, prompts: Path, name: str, *options: str) -> Path:
         """Logits of `snow-ort run`."""

@@ -5,7 +5,6 @@ It follows DAVIS 2017: `_seg2bmap` for the outline, a dilation by a disk of 0.00
 
 import json
 import math
-import os
 import subprocess
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest
 from PIL import Image
 from skimage.filters import gaussian
 from skimage.morphology import dilation, disk
+from workshop import ROOT, program
 
-ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 10
 VOID = 255
 PROMPTS = [
@@ -59,19 +58,17 @@ def boundary(truth: np.ndarray, got: np.ndarray) -> float:
     return 0.0 if precision + recall == 0 else float(2 * precision * recall / (precision + recall))
 
 
-def program() -> Path:
-    """The built program; the tests never build."""
-    path = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release")) / "snow-ort"
-    if not path.exists():
-        pytest.fail(f"{path} is missing; build it with `cargo build --release --bins --examples`")
-    return path
-
-
 def run(out: Path, *options: object) -> dict:
     """Tracks the start of the demo clip and returns run.json."""
     prompts = out.with_suffix(".json")
     prompts.write_text(json.dumps(PROMPTS))
-    command = [program(), "run", ROOT / "demo/clip.mp4", "--model", ROOT / "tests/fixtures/snow-random-112-fp16"]
+    command = [
+        program("snow-ort"),
+        "run",
+        ROOT / "demo/clip.mp4",
+        "--model",
+        ROOT / "tests/fixtures/snow-random-112-fp16",
+    ]
     command += ["--prompts", prompts, "--max-frames", FRAMES, "--out", out, *options]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,9 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from workshop import ROOT, TARGET
 
-ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
 PROGRAM = TARGET / "snow-ort"
 VENV = Path(os.environ.get("SNOW_VENV", ROOT / ".venv"))
 BUNDLE = ROOT / "models" / "snow-tiny" / "snow-tiny-336-fp16"

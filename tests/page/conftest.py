@@ -1,14 +1,10 @@
 """What all tests of pages share."""
 
-import os
 import shutil
-from pathlib import Path
 
 import pytest
 from webdriver import Browser, missing
-
-ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release"))
+from workshop import TARGET
 
 
 @pytest.fixture(scope="session")

@@ -11,23 +11,15 @@ from graphs import write
 from PIL import Image
 from reference import look
 from skimage.filters import gaussian
+from workshop import ROOT, program
 
-ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "tests/fixtures/snow-random-112-fp16"
 NAMES = {0: "thing", 1: "other's", 2: "third", 3: "fourth", 4: "fifth"}
 
 
-def program() -> Path:
-    """The built program; the tests never build."""
-    path = Path(os.environ.get("SNOW_TARGET", ROOT / "target" / "release")) / "snow-ort"
-    if not path.exists():
-        pytest.fail(f"{path} is missing; build it with `cargo build --release --bins --examples`")
-    return path
-
-
 def run(tmp_path: Path, command: str, *options: object) -> subprocess.CompletedProcess:
     """Runs the program, with a cache of its own."""
-    line = [str(part) for part in [program(), command, *options]]
+    line = [str(part) for part in [program("snow-ort"), command, *options]]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
 
