@@ -16,7 +16,10 @@ from snow_export import reference
 from snow_export.errors import ExportError
 from snow_export.outputs import replace_between
 from snow_export.random_checkpoint import randomise
+from snow_export.tiny import batches
 from snow_export.tiny.batches import (
+    MADE_FRAMES,
+    MADE_SIDE,
     MOST_OBJECTS,
     SCHEDULES,
     Batch,
@@ -28,7 +31,7 @@ from snow_export.tiny.batches import (
     windows,
     with_visitors,
 )
-from snow_export.tiny.clips import Settings, make_clip
+from snow_export.tiny.clips import LOOKALIKES, Clip, Settings, make_clip
 from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures
@@ -39,6 +42,7 @@ from snow_export.tiny.train import Training
 from snow_export.tiny.validate import Validation, region
 
 PUBLISHED = Path("models/snow-tiny/checkpoint")
+STILL = Clip(np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1), np.uint8), np.zeros((1, 2), np.int32))
 
 
 def test_a_clip_is_a_function_of_its_seed():
@@ -114,6 +118,31 @@ def test_prompts_point_at_their_objects():
                 assert torch.equal(batch.prompt().masks[n] > 0, inside)
     assert {kind for kind, _ in kinds} == {"box", "point", "points", "mask"}
     assert {side for _, side in kinds} == {224, 336}
+
+
+def test_shares_of_training_clips_have_the_settings_that_are_asked_for(monkeypatch):
+    """A share of `usual` and one of `lookalikes`; what a clip's settings are does not move its seed."""
+    asked = []
+    monkeypatch.setattr(batches, "make_clip", lambda seed, settings: asked.append((seed, settings)) or STILL)
+    made = {"side": MADE_SIDE, "frames": MADE_FRAMES}
+    kinds = (Settings(**made), replace(LOOKALIKES, **made))
+    seeds = []
+    for shares, wanted in (
+        ((0.0, 0.0), (0, 0)),
+        ((0.3, 0.0), (60, 0)),
+        ((0.2, 0.5), (40, 100)),
+        ((0.4, 0.6), (80, 120)),
+    ):
+        asked.clear()
+        clips = Clips(7, 1, *shares)
+        for number in range(200):
+            clips[number]
+        counts = [sum(settings == kind for _, settings in asked) for kind in kinds]
+        assert all(abs(got - due) <= 25 for got, due in zip(counts, wanted, strict=True)), (shares, counts)
+        assert all(due or not got for got, due in zip(counts, wanted, strict=True)), (shares, counts)
+        assert sum(wanted) < 200 or sum(counts) == 200
+        seeds.append([seed for seed, _ in asked])
+    assert all(other == seeds[0] for other in seeds)
 
 
 def test_visitors_stand_in_front_of_windows_as_they_are_elsewhere():

@@ -6,7 +6,7 @@ worth several.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .clips import SEEDS, Settings, make_clip, varied
+from .clips import LOOKALIKES, SEEDS, Settings, make_clip, varied
 from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
@@ -122,11 +122,12 @@ def upload(values: np.ndarray, device: torch.device) -> Tensor:
 class Clips(Dataset):
     """Number of a clip -> frames u8 `[t, side, side, 3]` and ids u8 `[t, side, side]`, rendered in a worker process.
 
-    A share of `usual` clips has the settings of the held-out ones, all others any.
+    A share of `usual` clips has the settings of the held-out ones, and one of `lookalikes` those of `LOOKALIKES`; all
+    others have any.
     """
 
-    def __init__(self, seed: int, rank: int = 0, usual: float = 0.0):
-        self.seed, self.rank, self.usual = seed, rank, usual
+    def __init__(self, seed: int, rank: int = 0, usual: float = 0.0, lookalikes: float = 0.0):
+        self.seed, self.rank, self.usual, self.lookalikes = seed, rank, usual, lookalikes
 
     def __len__(self) -> int:
         return 1 << 31
@@ -135,8 +136,11 @@ class Clips(Dataset):
         random = np.random.default_rng((self.seed, self.rank, number))
         seed = int(random.integers(SEEDS["train"][0], SEEDS["train"][1] + 1))
         settings = varied(random, MADE_SIDE, MADE_FRAMES)
-        if random.random() < self.usual:
+        luck = random.random()
+        if luck < self.usual:
             settings = Settings(side=MADE_SIDE, frames=MADE_FRAMES)
+        elif luck < self.usual + self.lookalikes:
+            settings = replace(LOOKALIKES, side=MADE_SIDE, frames=MADE_FRAMES)
         clip = make_clip(seed, settings)
         return torch.from_numpy(clip.frames), torch.from_numpy(clip.ids)
 

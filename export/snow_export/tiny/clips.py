@@ -282,6 +282,10 @@ def make_clip(seed: int, settings: Settings | None = None) -> Clip:
     return Clip(frames, ids, areas, looks)
 
 
+# Most objects look like another and cross it: what a tracker mistakes most.
+LOOKALIKES = Settings(objects=(2, 4), lookalikes=0.8, crossing=0.7, radius=(0.09, 0.26))
+
+
 def varied(random: np.random.Generator, side: int, frames: int) -> Settings:
     """Settings of a training clip: short clips run through as much motion as long ones by running faster."""
     return Settings(

@@ -136,7 +136,7 @@ def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterato
     """The clips of a rank from number `first` on, made ahead by worker processes."""
     schedule = SCHEDULES[options.schedule]
     last = clips_before(schedule, schedule[-1].until)
-    clips = Subset(Clips(options.seed, rank, options.usual), range(first, last))
+    clips = Subset(Clips(options.seed, rank, options.usual, options.lookalikes), range(first, last))
     return iter(made_ahead(clips, options.workers, 6, device, pinned=device.type == "cuda"))
 
 
@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=768, help="clips kept, 26 MB each")
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
     parser.add_argument("--usual", type=float, default=0.0, help="share of clips with the settings of the held-out set")
+    parser.add_argument("--lookalikes", type=float, default=0.0, help="share of clips with look-alikes that cross")
     parser.add_argument(
         "--keep-backbone", action="store_true", help="leave the backbone as it is, so that a detector on it stays valid"
     )
