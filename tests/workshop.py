@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from preloaded import run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 BEAR = ROOT.parent / "shared" / "data" / "bear"
@@ -93,9 +93,8 @@ class Workshop:
         """The exported bundle of a checkpoint."""
         models = self.folder / "models"
         path = models / f"{checkpoint.name}-{resolution}-{precision}"
-        command = [sys.executable, "-W", "ignore", "-m", "snow_export.cli", str(checkpoint), "--res", str(resolution)]
-        command += ["--precision", precision, "--out", str(models), "--golden-frames", "0", "--parts", parts]
-        return self._once(path, lambda: subprocess.run(command, check=True, capture_output=True))
+        words = ["--res", resolution, "--precision", precision, "--out", models, "--golden-frames", 0, "--parts", parts]
+        return self._once(path, lambda: run_module("snow_export.cli", checkpoint, *words))
 
     def clip(self, frames: int) -> Path:
         """The first frames of the real clip as a folder of links."""
@@ -124,9 +123,8 @@ class Workshop:
     def reference(self, checkpoint: Path, clip: Path, prompts: Path, resolution: int) -> Path:
         """Logits of the unpatched reference, computed in a process of its own."""
         path = self.folder / "reference" / f"{checkpoint.name}-{clip.name}-{prompts.stem}-{resolution}"
-        command = [sys.executable, "-m", "snow_export.reference", str(checkpoint), "--frames", str(clip)]
-        command += ["--prompts", str(prompts), "--res", str(resolution), "--out", str(path)]
-        return self._once(path, lambda: subprocess.run(command, check=True, capture_output=True))
+        words = ["--frames", clip, "--prompts", prompts, "--res", resolution, "--out", path]
+        return self._once(path, lambda: run_module("snow_export.reference", checkpoint, *words))
 
     def run(self, bundle: Path, clip: Path, prompts: Path, name: str, *options: str) -> Path:
         """Logits of `snow-ort run`."""

@@ -3,7 +3,6 @@
 import itertools
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from preloaded import run_module
 from safetensors.torch import load_file
 from snow_export import reference
 from snow_export.errors import ExportError
@@ -270,9 +270,8 @@ def test_figures_of_a_tracker_that_is_wrong_in_known_ways():
 
 def test_an_interrupted_training_resumes_where_it_was(tmp_path):
     def train(out: Path, steps: int) -> dict:
-        command = [sys.executable, "-W", "ignore", "-m", "snow_export.tiny.train", "--out", str(out)]
-        command += ["--device", "cpu", "--steps", str(steps), "--threads", "2", "--shrink", "48", "--pool", "2"]
-        subprocess.run(command, check=True, capture_output=True)
+        words = ["--device", "cpu", "--steps", steps, "--threads", 2, "--shrink", 48, "--pool", 2]
+        run_module("snow_export.tiny.train", "--out", out, *words)
         return load_file(out / "checkpoint" / "model.safetensors")
 
     whole = train(tmp_path / "whole", 3)

@@ -1,13 +1,12 @@
 """The small model's captions and the training of its detector."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from preloaded import run_module
 from safetensors.torch import load_file, save_file
 from snow_export.tiny.batches import boxes_of
 from snow_export.tiny.calibrate import needed
@@ -339,9 +338,9 @@ def test_what_no_presence_makes_an_object_needs_no_shift():
 
 def test_a_training_of_a_detector_goes_on(tmp_path):
     def train(steps: int) -> dict:
-        command = [sys.executable, "-W", "ignore", "-m", "snow_export.tiny.train_detector", "--out", str(tmp_path)]
-        command += ["--device", "cpu", "--steps", str(steps), "--pictures", "1", "--captions", "2", "--pool", "3"]
-        subprocess.run([*command, "--workers", "0", "--fresh", "1", "--every", "1"], check=True, capture_output=True)
+        options = ["--device", "cpu", "--steps", steps, "--pictures", 1, "--captions", 2, "--pool", 3]
+        options += ["--workers", 0, "--fresh", 1, "--every", 1]
+        run_module("snow_export.tiny.train_detector", "--out", tmp_path, *options)
         return load_file(tmp_path / "detector.safetensors")
 
     first = train(1)

@@ -5,12 +5,12 @@ The reference runs in a process of its own with its own processor: image, text a
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from preloaded import run_module
 from safetensors.numpy import load_file
 from workshop import Workshop, program
 
@@ -57,10 +57,9 @@ def detect(workshop: Workshop, case: Case, name: str, precision: str = "fp32") -
     for place, text in enumerate(case.texts or (None,)):
         expected = workshop.folder / "reference" / f"{name}-{place}".replace(" ", "-")
         if not expected.exists():
-            command = [sys.executable, "-m", "snow_export.reference_detector", checkpoint, "--images", images]
-            command += ["--res", case.size, "--out", expected, "--boxes", json.dumps(case.boxes)]
-            command += ["--text", text] if text else []
-            subprocess.run([str(word) for word in command], check=True, capture_output=True)
+            words = ["--images", images, "--res", case.size, "--out", expected, "--boxes", json.dumps(case.boxes)]
+            words += ["--text", text] if text else []
+            run_module("snow_export.reference_detector", checkpoint, *words)
         for image in range(case.images):
             number = image * max(len(case.texts), 1) + place
             got = load_file(out.with_suffix(".logits") / f"{number:05d}.safetensors")

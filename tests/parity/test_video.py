@@ -8,11 +8,11 @@ not installed, so both are off here; they have tests of their own (tests/it/foll
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from preloaded import run_module
 from safetensors.numpy import load_file
 from snow_export.families.sam3_detector import LOOP
 from workshop import ROOT, Workshop, program
@@ -74,11 +74,10 @@ def reference(workshop: Workshop, name: str) -> Path:
                 (changed / path.name).symlink_to(path)
         config = json.loads((checkpoint / "config.json").read_text()) | OFF | parameters
         (changed / "config.json").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "snow_export.reference_video", changed, "--res", size, "--out", out]
-        command += ["--frames", clip, "--max-frames", frames]
+        words = ["--res", size, "--out", out, "--frames", clip, "--max-frames", frames]
         for text in texts:
-            command += ["--text", text]
-        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+            words += ["--text", text]
+        run_module("snow_export.reference_video", changed, *words)
     return out
 
 

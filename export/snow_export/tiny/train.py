@@ -181,7 +181,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         stop = minutes > min(options.minutes, options.finish_in)
         if training.step % options.every == 0 or stop:
             curve.line(training.step)
-        if rank == 0 and training.step % 1000 == 0:
+        if rank == 0 and training.step % options.keep_every == 0:
             kept = keep(training, options.out, validation, curve)
         if stop:
             break
@@ -240,8 +240,9 @@ def main() -> None:
         type=int,
         default=0,
         metavar="CLIPS",
-        help="clips to measure J on, every 1000 steps and at the end",
+        help="clips to measure J on, each time the checkpoint is kept",
     )
+    parser.add_argument("--keep-every", type=int, default=1000, help="steps between checkpoints; one more at the end")
     parser.add_argument("--threads", type=int, default=0, help="PyTorch's threads; 0 for its own choice")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the curve")
     options = parser.parse_args()
