@@ -67,8 +67,8 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
-    def _once(self, path: Path, make: Callable[[], object]) -> Path:
-        """The path, made unless it is there; no other process makes it meanwhile."""
+    def once(self, path: Path, make: Callable[[], object]) -> Path:
+        """The path, made unless it is there, by the process that asks first; others wait for it meanwhile."""
         with (self.folder / f"{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
@@ -80,21 +80,21 @@ class Workshop:
         from snow_export.random_checkpoint import save_checkpoint, small_config
 
         path = self.folder / f"checkpoint-{seed}-{size}-{score_bias}"
-        return self._once(path, lambda: save_checkpoint(path, small_config(size), seed, score_bias=score_bias))
+        return self.once(path, lambda: save_checkpoint(path, small_config(size), seed, score_bias=score_bias))
 
     def video_checkpoint(self, seed: int, size: int = 112) -> Path:
         """A small random checkpoint of detector and tracker."""
         from snow_export.random_checkpoint import save_checkpoint, small_video_config
 
         path = self.folder / f"video-checkpoint-{seed}-{size}"
-        return self._once(path, lambda: save_checkpoint(path, small_video_config(size), seed))
+        return self.once(path, lambda: save_checkpoint(path, small_video_config(size), seed))
 
     def bundle(self, checkpoint: Path, resolution: int, precision: str = "fp32", parts: str = "tracker") -> Path:
         """The exported bundle of a checkpoint."""
         models = self.folder / "models"
         path = models / f"{checkpoint.name}-{resolution}-{precision}"
         words = ["--res", resolution, "--precision", precision, "--out", models, "--golden-frames", 0, "--parts", parts]
-        return self._once(path, lambda: run_module("snow_export.cli", checkpoint, *words))
+        return self.once(path, lambda: run_module("snow_export.cli", checkpoint, *words))
 
     def clip(self, frames: int) -> Path:
         """The first frames of the real clip as a folder of links."""
@@ -107,12 +107,12 @@ class Workshop:
             for image in sorted((BEAR / "frames").iterdir())[:frames]:
                 (path / image.name).symlink_to(image)
 
-        return self._once(path, link)
+        return self.once(path, link)
 
     def synthetic(self, frames: int) -> Path:
         """A clip that needs no data."""
         path = self.folder / f"synthetic-{frames}"
-        return self._once(path, lambda: synthetic_clip(path, frames))
+        return self.once(path, lambda: synthetic_clip(path, frames))
 
     def prompts(self, name: str, entries: list[dict]) -> Path:
         """A prompts file."""
@@ -124,7 +124,7 @@ class Workshop:
         """Logits of the unpatched reference, computed in a process of its own."""
         path = self.folder / "reference" / f"{checkpoint.name}-{clip.name}-{prompts.stem}-{resolution}"
         words = ["--frames", clip, "--prompts", prompts, "--res", resolution, "--out", path]
-        return self._once(path, lambda: run_module("snow_export.reference", checkpoint, *words))
+        return self.once(path, lambda: run_module("snow_export.reference", checkpoint, *words))
 
     def run(self, bundle: Path, clip: Path, prompts: Path, name: str, *options: str) -> Path:
         """Logits of `snow-ort run`."""

@@ -6,6 +6,7 @@ The reference runs in a process of its own with its own processor: image, text a
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,9 @@ def detect(workshop: Workshop, case: Case, name: str, precision: str = "fp32") -
     pairs = []
     for place, text in enumerate(case.texts or (None,)):
         expected = workshop.folder / "reference" / f"{name}-{place}".replace(" ", "-")
-        if not expected.exists():
-            words = ["--images", images, "--res", case.size, "--out", expected, "--boxes", json.dumps(case.boxes)]
-            words += ["--text", text] if text else []
-            run_module("snow_export.reference_detector", checkpoint, *words)
+        words = ["--images", images, "--res", case.size, "--out", expected, "--boxes", json.dumps(case.boxes)]
+        words += ["--text", text] if text else []
+        workshop.once(expected, partial(run_module, "snow_export.reference_detector", checkpoint, *words))
         for image in range(case.images):
             number = image * max(len(case.texts), 1) + place
             got = load_file(out.with_suffix(".logits") / f"{number:05d}.safetensors")

@@ -65,7 +65,8 @@ def reference(workshop: Workshop, name: str) -> Path:
     """What the reference finds and follows, in a process of its own."""
     texts, frames, parameters = CASES[name]
     out = workshop.folder / "reference" / f"video-{list(CASES).index(name)}"
-    if not out.exists():
+
+    def make() -> None:
         checkpoint, size, clip = inputs(workshop, name)
         changed = workshop.folder / f"changed-{list(CASES).index(name)}"
         changed.mkdir()
@@ -78,7 +79,8 @@ def reference(workshop: Workshop, name: str) -> Path:
         for text in texts:
             words += ["--text", text]
         run_module("snow_export.reference_video", changed, *words)
-    return out
+
+    return workshop.once(out, make)
 
 
 def follow(workshop: Workshop, name: str) -> dict:
