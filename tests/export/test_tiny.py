@@ -34,7 +34,7 @@ from snow_export.tiny.batches import (
 from snow_export.tiny.clips import LOOKALIKES, Clip, Settings, make_clip
 from snow_export.tiny.demo import SEED, write_demo
 from snow_export.tiny.demo import SETTINGS as DEMO
-from snow_export.tiny.evaluate import Figures
+from snow_export.tiny.evaluate import Figures, run_onnx
 from snow_export.tiny.figures import BEGIN, END
 from snow_export.tiny.model import new_model, resized, trained_model
 from snow_export.tiny.rollout import Prediction, Prompt, Tracker, loss_of, mask_loss, roll_out
@@ -266,6 +266,20 @@ def test_figures_of_a_tracker_that_is_wrong_in_known_ways():
     assert figures.hidden == [True, False, False, False]
     assert figures.objects == [8 / 11]
     assert figures.visible == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_only_runs_that_came_to_their_end_are_not_made_again(tmp_path):
+    clips = [tmp_path / "clips" / name for name in ("done", "interrupted", "new")]
+    for name in ("done", "interrupted"):
+        run = tmp_path / "out" / f"{name}.run"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps({"status": name}))
+    called = tmp_path / "called"
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\necho "$2" >> {called}\n')
+    program.chmod(0o755)
+    run_onnx(clips, tmp_path / "out", program, tmp_path / "bundle")
+    assert called.read_text().split() == [str(clip / "frames") for clip in clips[1:]]
 
 
 def test_an_interrupted_training_resumes_where_it_was(tmp_path):

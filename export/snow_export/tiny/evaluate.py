@@ -44,8 +44,7 @@ def run_onnx(folders: list[Path], out: Path, program: Path, bundle: Path) -> Non
     """Writes the same with snow-ort, and its own scores in `out/<clip>.run/run.json`."""
     for folder in tqdm(folders, desc=f"snow-ort with {bundle.name}"):
         target = out / folder.name
-        # Its folders are there, and empty, from the start of a run; run.json only from its end.
-        if (out / f"{folder.name}.run" / "run.json").exists():
+        if is_done(out / f"{folder.name}.run"):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [
@@ -60,6 +59,12 @@ def run_onnx(folders: list[Path], out: Path, program: Path, bundle: Path) -> Non
         ]
         command += ["--gt", folder / "gt", "--out", out / f"{folder.name}.run", "--overwrite", "--dump-logits", target]
         subprocess.run([str(word) for word in command], check=True)
+
+
+def is_done(run: Path) -> bool:
+    """Whether a run of snow-ort came to its end: an interrupted one has a run.json too, which says so."""
+    report = run / "run.json"
+    return report.exists() and json.loads(report.read_text())["status"] == "done"
 
 
 def read_masks(folder: Path, frame: int, size: tuple[int, int]) -> dict[int, tuple[np.ndarray, float]]:
