@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from preloaded import run_module
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from snow_export import reference
 from snow_export.errors import ExportError
 from snow_export.outputs import replace_between
 from snow_export.random_checkpoint import randomise
-from snow_export.tiny import batches
+from snow_export.tiny import batches, calibrate_tracker
 from snow_export.tiny.batches import (
     MADE_FRAMES,
     MADE_SIDE,
@@ -37,6 +37,7 @@ from snow_export.tiny.demo import SETTINGS as DEMO
 from snow_export.tiny.evaluate import Figures, run_onnx
 from snow_export.tiny.figures import BEGIN, END
 from snow_export.tiny.model import new_model, resized, trained_model
+from snow_export.tiny.publish import add_to
 from snow_export.tiny.rollout import Prediction, Prompt, Tracker, loss_of, mask_loss, roll_out
 from snow_export.tiny.train import Training
 from snow_export.tiny.validate import Validation, region
@@ -280,6 +281,31 @@ def test_only_runs_that_came_to_their_end_are_not_made_again(tmp_path):
     program.chmod(0o755)
     run_onnx(clips, tmp_path / "out", program, tmp_path / "bundle")
     assert called.read_text().split() == [str(clip / "frames") for clip in clips[1:]]
+
+
+def test_a_tracker_is_as_sure_as_its_scores_on_hidden_frames_ask_for(tmp_path):
+    """Object 1 is hidden on frame 1 and object 2 on frames 2 and 3; frame 0 does not count."""
+    clip, run = tmp_path / "clips" / "7", tmp_path / "runs" / "7"
+    (clip / "gt").mkdir(parents=True)
+    run.mkdir(parents=True)
+    ids = [(0, 1, 2), (0, 2, 2), (0, 1, 1), (1, 1, 1)]
+    given = [(9.0, 9.0), (-2.0, 3.0), (4.0, -1.0), (5.0, 0.5)]
+    for frame, (row, pair) in enumerate(zip(ids, given, strict=True)):
+        Image.fromarray(np.array([row], np.uint8)).save(clip / "gt" / f"{frame:05d}.png")
+        tensors = {"object_ids": torch.tensor([1, 2]), "object_score": torch.tensor(pair).view(2, 1)}
+        save_file(tensors, run / f"{frame:05d}.safetensors")
+    hidden, shown = calibrate_tracker.scores([clip], tmp_path / "runs")
+    assert (sorted(hidden), sorted(shown)) == ([-2.0, -1.0, 0.5], [3.0, 4.0, 5.0])
+    for share, below in ((1 / 3, 1), (0.5, 2), (2 / 3, 2), (0.7, 3), (1.0, 3)):
+        shift = calibrate_tracker.shift_for(hidden, share)
+        assert sum(score + shift < 0 for score in hidden) == below
+        assert -shift == pytest.approx(sorted(hidden)[below - 1])
+
+    save_file({"bias": torch.tensor([1.5]).half(), "other": torch.tensor([2.0])}, tmp_path / "model.safetensors")
+    add_to(tmp_path, "bias", -0.25)
+    changed = load_file(tmp_path / "model.safetensors")
+    assert changed["bias"].dtype == torch.float16 and changed["bias"].tolist() == [1.25]
+    assert changed["other"].tolist() == [2.0]
 
 
 def test_an_interrupted_training_resumes_where_it_was(tmp_path):

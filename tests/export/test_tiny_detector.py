@@ -9,7 +9,7 @@ from PIL import Image
 from preloaded import run_module
 from safetensors.torch import load_file, save_file
 from snow_export.tiny.batches import boxes_of
-from snow_export.tiny.calibrate import needed
+from snow_export.tiny.calibrate_detector import needed
 from snow_export.tiny.captioned import CaptionedBatches, Pairs, captioned
 from snow_export.tiny.captions import COLOURS, PATTERNS, SHAPES, Caption, Looks, absent, draw, elsewhere, words
 from snow_export.tiny.clips import make_clip

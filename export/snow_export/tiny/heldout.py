@@ -76,11 +76,13 @@ def write_clip(folder: Path, clip: Clip) -> None:
     partial.rename(folder)
 
 
-def make_set(root: Path, name: str, clips: int, frames: int) -> list[Path]:
-    """The first `clips` clips of a set that have an object to ask for, made where they are missing."""
+def make_set(root: Path, name: str, clips: int, frames: int, seeds: str = "held-out") -> list[Path]:
+    """The first `clips` clips of a set that have an object to ask for, made where they are missing; `seeds` is a key of
+    `SEEDS`.
+    """
     settings = replace(SETS[name], frames=frames)
     folders: list[Path] = []
-    for seed in range(SEEDS["held-out"][0], SEEDS["held-out"][1] + 1):
+    for seed in range(SEEDS[seeds][0], SEEDS[seeds][1] + 1):
         if len(folders) == clips:
             return folders
         folder = root / f"{name}-{frames}" / str(seed)
@@ -91,4 +93,4 @@ def make_set(root: Path, name: str, clips: int, frames: int) -> list[Path]:
                 continue
             write_clip(folder, clip)
         folders.append(folder)
-    raise ValueError(f"the held-out seeds give fewer than {clips} clips; ask for fewer")
+    raise ValueError(f"the {seeds} seeds give fewer than {clips} clips; ask for fewer")

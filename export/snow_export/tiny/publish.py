@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import Sam3TrackerVideoModel
 
 from .detector_model import join, new_detector, take_over, tokenizer
+from .learner import write_tensors
 from .model import trained_model
 
 
@@ -46,6 +47,13 @@ def _expect_backbone(model: Sam3TrackerVideoModel, other: Sam3TrackerVideoModel,
                 f"{folder}: its detector is for another backbone than the tracker's ({name} differs): train a "
                 "detector on this tracker, or the tracker with --keep-backbone"
             )
+
+
+def add_to(checkpoint: Path, name: str, shift: float) -> None:
+    """Adds a number to a tensor of a published checkpoint, in the tensor's own precision."""
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name] = weights[name] + shift
+    write_tensors(checkpoint / "model.safetensors", weights, {"format": "pt"})
 
 
 def main() -> None:

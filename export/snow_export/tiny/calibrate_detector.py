@@ -1,4 +1,4 @@
-"""Sets how sure a detector must be that something is there: `python -m snow_export.tiny.calibrate CHECKPOINT`.
+"""Sets how sure a detector must be that something is there: `python -m snow_export.tiny.calibrate_detector CHECKPOINT`.
 
 The bias of its presence score is lowered, or raised, until `--share` of the captions of the set that are true of
 nothing find no object in pictures of the calibration seeds, which are neither trained on nor held out. The scores of
@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from .evaluate_detector import Reference, pictures
-from .learner import write_tensors
 from .model import DETECTOR_SIDES
+from .publish import add_to
 
 BIAS = "detector_model.detr_decoder.presence_head.layer3.bias"
 # An object is what has this score; scores are candidate times presence.
@@ -65,9 +64,7 @@ def main() -> None:
             f"--share {arguments.share}: that many of {len(found)} captions find nothing however sure the detector is; "
             "nothing was changed, ask for a larger share"
         )
-    weights = load_file(arguments.checkpoint / "model.safetensors")
-    weights[BIAS] = weights[BIAS] - shift
-    write_tensors(arguments.checkpoint / "model.safetensors", weights, {"format": "pt"})
+    add_to(arguments.checkpoint, BIAS, -shift)
     print(json.dumps({"captions": len(found), "without_object_before": round(before, 4), "shift": round(-shift, 4)}))
 
 
