@@ -21,6 +21,7 @@ from ..on_demand import export
 from .evaluate import run_onnx
 from .heldout import make_set
 from .publish import add_to
+from .validate import FRAMES
 
 BIAS = "tracker_model.tracker_model.mask_decoder.pred_obj_score_head.proj_out.bias"
 
@@ -58,7 +59,7 @@ def main() -> None:
         parser.error(f"--share: expected a number over 0 and up to 1, got {arguments.share}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     bundle = export(arguments.checkpoint, "tracker", arguments.side, "fp32", arguments.work / "bundles")
-    folders = make_set(arguments.work / "sets", "held-out", arguments.clips, 24, "calibration")
+    folders = make_set(arguments.work / "sets", "held-out", arguments.clips, FRAMES, "calibration")
     weights = json.loads((bundle / "manifest.json").read_text())["source"]["sha256"]
     runs = arguments.work / f"{arguments.side}-{weights[:12]}"
     run_onnx(folders, runs, arguments.program, bundle)
