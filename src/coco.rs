@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Rle;
+use crate::session::report::Rle;
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

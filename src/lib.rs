@@ -6,29 +6,24 @@
 //! [`bundle`]; [`policy`] and [`metrics`] use
 //! nothing.
 
-pub mod ab;
-pub mod bank;
 pub mod bench;
 pub mod bundle;
 pub mod cli;
 pub mod coco;
+pub mod compare;
 pub mod detector;
 pub mod doctor;
-pub mod follower;
-pub mod graph;
-pub mod ground_truth;
 pub mod loader_cache;
-pub mod matching;
 pub mod media;
-pub mod metrics;
+pub mod memory;
 pub mod output;
 pub mod package;
-pub mod plan;
-pub mod policy;
 pub mod prompts;
 pub mod proposals;
-pub mod report;
+pub mod runtime;
+pub mod scoring;
+pub mod session;
 pub mod size;
-pub mod text;
+pub mod text_tracking;
 pub mod tracker;
 pub mod words;

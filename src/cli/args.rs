@@ -15,9 +15,9 @@ use super::propose::ProposalArgs;
 use super::shell::{CompletionsArgs, ManArgs};
 use super::texts::TextArgs;
 use crate::bundle::Bundle;
-use crate::graph::{Provider, RuntimeOptions};
-use crate::policy::Selection;
 use crate::prompts::FlagPrompt;
+use crate::runtime::{Provider, RuntimeOptions};
+use crate::tracker::memory_policy::Selection;
 
 /// Tracks objects in video with SAM3 as ONNX graphs, without Python.
 #[derive(Debug, Parser)]

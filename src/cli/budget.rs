@@ -8,11 +8,11 @@ use anyhow::{Result, anyhow};
 use super::{complain, counted};
 use crate::bundle::{Bundle, Precision};
 use crate::detector::described;
-use crate::graph::{Provider, Runtime};
-use crate::plan::{
+use crate::memory::{
     self, Costs, DetectorNeeds, DetectorSizes, Extent, Group, Plan, Presence, ProposalCost, Sizes,
-    default_chunk, sounding,
+    default_chunk, profile,
 };
+use crate::runtime::{Provider, Runtime};
 use crate::size;
 use crate::tracker::{ModelSpec, Prompt};
 
@@ -155,7 +155,7 @@ pub(super) fn found(bundle: &Bundle, looking: &Looking<'_>, objects: usize) -> R
         recondition_every: follow.recondition_every as usize,
         frames: None,
     };
-    Ok(plan::one_by_one(objects, sought.extent(bundle)?))
+    Ok(memory::one_by_one(objects, sought.extent(bundle)?))
 }
 
 /// Measures what is not known yet and plans.
@@ -172,7 +172,7 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
         .chunk
         .unwrap_or_else(|| default_chunk(demand.bundle.manifest(), demand.provider));
     let mut sound = |packed| -> Result<Costs> {
-        let costs = sounding::sound(demand.bundle, runtime, packed, extent, demand.limit)?;
+        let costs = profile::sound(demand.bundle, runtime, packed, extent, demand.limit)?;
         let detector = match demand.looking {
             Some(looking) => Some(needs(&looking, packed, demand.limit, runtime)?),
             None => None,
@@ -186,7 +186,7 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     let costs = sound(true)?;
     let Some(limit) = demand.limit else {
         return Ok(Answer {
-            plan: plan::plan(&costs, &sizes, groups, most),
+            plan: memory::plan(&costs, &sizes, groups, most),
             costs,
             sizes,
             refusal: None,
@@ -194,12 +194,12 @@ pub(super) fn answer(demand: &Demand<'_>, runtime: &mut Runtime) -> Result<Answe
     };
     let fit = |costs: &Costs| match demand.chunk {
         Some(chunk) => {
-            let plan = plan::plan(costs, &sizes, groups, chunk);
+            let plan = memory::plan(costs, &sizes, groups, chunk);
             (plan.total_bytes <= limit)
                 .then_some(plan)
                 .ok_or_else(|| Box::new(plan))
         }
-        None => plan::within(costs, &sizes, groups, most, limit),
+        None => memory::within(costs, &sizes, groups, most, limit),
     };
     let mut tried = fit(&costs);
     let mut costs = costs;
@@ -244,7 +244,7 @@ fn needs(
         texts,
     } = looking;
     Ok(DetectorNeeds {
-        costs: sounding::sound_detector(bundle, runtime, packed, own_images, limit)?,
+        costs: profile::sound_detector(bundle, runtime, packed, own_images, limit)?,
         sizes: DetectorSizes::of(bundle.manifest(), own_images),
         texts,
     })
@@ -267,7 +267,7 @@ fn stay_loaded(plan: Plan, costs: &Costs, sizes: &Sizes, groups: &[Group], limit
         }),
         ..*costs
     };
-    let loaded = plan::plan(&costs, sizes, groups, plan.chunk);
+    let loaded = memory::plan(&costs, sizes, groups, plan.chunk);
     if loaded.total_bytes <= limit {
         loaded
     } else {
@@ -340,7 +340,7 @@ pub(super) fn settle_sought(
     };
     let demand = Demand {
         bundle,
-        groups: plan::one_by_one(objects.max(1), extent),
+        groups: memory::one_by_one(objects.max(1), extent),
         chunk: asked,
         limit: Some(limit),
         provider: runtime.provider(),
@@ -354,7 +354,7 @@ pub(super) fn settle_sought(
         refusal,
     } = answer(&demand, runtime)?;
     let chunk = plan.chunk;
-    let most = plan::most_found(&costs, &sizes, extent, (sought.most.max(1), chunk), limit);
+    let most = memory::most_found(&costs, &sizes, extent, (sought.most.max(1), chunk), limit);
     match refusal {
         Some(why) if sought.asked || most == 0 => return Err(anyhow!(why)),
         Some(_) => complain(&format!(
@@ -365,7 +365,7 @@ pub(super) fn settle_sought(
         None => {}
     }
     runtime.set_pack_weights(costs.packed);
-    let plan = plan::plan(&costs, &sizes, &plan::one_by_one(most, extent), chunk);
+    let plan = memory::plan(&costs, &sizes, &memory::one_by_one(most, extent), chunk);
     Ok((Some(plan), chunk, most))
 }
 
@@ -392,7 +392,7 @@ fn refuse(
     let (part, bytes) = plan.largest();
     let mut ways = Vec::new();
     if demand.chunk.is_some()
-        && let Ok(smaller) = plan::within(costs, sizes, &demand.groups, plan.chunk, limit)
+        && let Ok(smaller) = memory::within(costs, sizes, &demand.groups, plan.chunk, limit)
     {
         ways.push(format!(
             "--chunk {} ({})",
@@ -400,7 +400,7 @@ fn refuse(
             size::show(smaller.total_bytes)
         ));
     }
-    let objects = plan::most_objects(costs, sizes, extent, plan.objects, limit);
+    let objects = memory::most_objects(costs, sizes, extent, plan.objects, limit);
     if objects > 0 && objects < plan.objects {
         let how = match (demand.proposals, demand.looking) {
             (Some(_), _) => format!(" (--max-objects {objects})"),

@@ -16,7 +16,6 @@ use super::{complain, counted, models, say};
 use crate::bundle::Bundle;
 use crate::coco::{CocoAnnotation, CocoCategory, CocoFile, CocoImage, CocoInfo};
 use crate::detector::{Backbone, Candidates, Detector, Exemplar, described, encode_texts};
-use crate::graph::{Backend as _, Runtime, Tensor};
 use crate::media::images;
 use crate::media::index_png::write_index_png;
 use crate::media::mask::{BinaryMask, binarise, rle_counts, sigmoid, upsample_logits};
@@ -24,7 +23,8 @@ use crate::media::resize::resize_frame;
 use crate::media::{Frame, overlay};
 use crate::output::{Content, StagedDir, Unfinished};
 use crate::prompts::parse_exemplar;
-use crate::report::Rle;
+use crate::runtime::{Backend as _, Runtime, Tensor};
+use crate::session::report::Rle;
 use crate::size;
 
 /// A mask's share of the object from which a pixel belongs to it, as `post_process_instance_segmentation` of the

@@ -9,13 +9,13 @@ use super::args::RuntimeArgs;
 use super::budget::Proposed;
 use super::propose::{FirstLook, PromptKind, ProposalArgs, Proposer};
 use crate::bundle::Bundle;
-use crate::graph::{Backend as _, Graph, Runtime};
 use crate::media::mask::{BinaryMask, binarise, mask_prompt, upsample_logits};
 use crate::media::{self, Frame};
-use crate::plan::{Plan, Presence};
+use crate::memory::{Plan, Presence};
 use crate::prompts::{MAX_OBJECT, Prompts};
 use crate::proposals::{Choice, Proposal, ProposalError, ROLE};
-use crate::report::{PromptReport, ProposalSource, ProposalsReport};
+use crate::runtime::{Backend as _, Graph, Runtime};
+use crate::session::report::{PromptReport, ProposalSource, ProposalsReport};
 use crate::tracker::{ObjectMask, Prompt};
 
 /// A proposal and what became of it.

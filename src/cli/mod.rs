@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::doctor::Verdict;
-use crate::graph::Provider;
+use crate::runtime::Provider;
 pub(crate) use crate::words::counted;
 
 /// The exit code of whatever could not be done.

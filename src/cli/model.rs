@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::pipeline::{Images, Step};
-use crate::follower::Follower;
-use crate::graph::{ArenaStats, GraphError};
+use crate::runtime::{ArenaStats, GraphError};
+use crate::text_tracking::Follower;
 use crate::tracker::{FrameResult, ObjectMask, Prompt, Tracker};
 
 /// What runs: a tracker that is told its objects, or one that finds them.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::args::RunArgs;
 use crate::output::{Content, StagedDir, StagedFile, Unfinished};
-use crate::report::Status;
+use crate::session::report::Status;
 
 /// Where results go by default: in `out/`, under the input's name behind a `prefix`.
 pub(super) fn default_out(input: &Path, prefix: &str) -> PathBuf {

@@ -10,10 +10,10 @@ use super::args::{BundleArgs, PolicyArgs, RuntimeArgs, one_or_more};
 use super::budget::{self, Answer, Demand, Looking};
 use super::{counted, models, propose, say, texts};
 use crate::bundle::Bundle;
-use crate::follower::follows;
-use crate::graph::Runtime;
-use crate::plan::{DetectorWorkspace, Plan, Presence};
+use crate::memory::{DetectorWorkspace, Plan, Presence};
+use crate::runtime::Runtime;
 use crate::size;
+use crate::text_tracking::follows;
 
 const PLAN_HELP: &str = "\
 The total bounds the arena that all graphs share, which `snow-ort run --mem-limit` reserves before the first frame: \

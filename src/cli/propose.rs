@@ -9,12 +9,12 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::args::{RuntimeArgs, one_or_more, share};
-use crate::graph::{ArenaStats, Provider, Runtime};
 use crate::media::Frame;
-use crate::plan::sounding::{self, within_or_not};
-use crate::plan::{Presence, ProposalCost};
+use crate::memory::profile::{self, within_or_not};
+use crate::memory::{Presence, ProposalCost};
 use crate::proposals::form::{self, Form};
 use crate::proposals::{Choice, Proposal, ProposalError, ROLE};
+use crate::runtime::{ArenaStats, Provider, Runtime};
 use crate::size;
 
 /// What of a proposal becomes the prompt.
@@ -203,7 +203,7 @@ impl Proposer {
         limit: Option<u64>,
         runtime: &mut Runtime,
     ) -> Result<ProposalCost> {
-        let mut cost = sounding::sound_file(
+        let mut cost = profile::sound_file(
             runtime,
             ROLE,
             (&self.path, &self.digest),

@@ -23,17 +23,17 @@ use super::texts::Coming;
 use super::{chain, complain, counted, guard, models, summary, texts};
 use crate::bundle::Bundle;
 use crate::detector::{DetectorTimes, described};
-use crate::follower::{Follower, follows};
-use crate::graph::{ArenaStats, Copies, Provider, Runtime};
-use crate::ground_truth::GroundTruth;
 use crate::media::overlay::OverlayWriter;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::output::{StagedDir, Unfinished};
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
-use crate::report::{
+use crate::runtime::{ArenaStats, Copies, Provider, Runtime};
+use crate::scoring::ground_truth::GroundTruth;
+use crate::session::report::{
     self, ArenaReport, CopiesReport, DetectorReport, InputReport, ModelReport, PromptReport,
     REPORT_VERSION, RunReport, RuntimeReport, StageReport, Status, TextReport, Timings,
 };
+use crate::text_tracking::{Follower, follows};
 use crate::tracker::{Prompt, StageTimes, Tracker, TrackerOptions};
 
 /// Everything about a run that is known before its first frame.

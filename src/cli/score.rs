@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::counted;
-use crate::ground_truth::{GroundTruth, GroundTruthError};
-use crate::matching::Matcher;
 use crate::media::index_png::read_index_png;
-use crate::metrics::{IGNORED, Means, Overlaps, Score, score_frame};
-use crate::report::{
+use crate::scoring::ground_truth::{GroundTruth, GroundTruthError};
+use crate::scoring::matching::Matcher;
+use crate::scoring::{IGNORED, Means, Overlaps, Score, score_frame};
+use crate::session::report::{
     FrameScore, MeanScores, OBJECTS_BY_ID, OBJECTS_BY_OVERLAP, ObjectScores, ScoresReport,
 };
 

@@ -17,7 +17,7 @@ use crate::media::mask::{
 };
 use crate::media::overlay::{self, OverlayWriter};
 use crate::proposals::Proposal;
-use crate::report::{
+use crate::session::report::{
     FrameTracks, ObjectTrack, ProposalSource, ProposalTrack, Rle, ScoresReport, SizeReport,
     TracksWriter,
 };

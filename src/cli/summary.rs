@@ -2,7 +2,7 @@
 
 use super::outputs::Placed;
 use super::{counted, say, score};
-use crate::report::{RunReport, TextReport};
+use crate::session::report::{RunReport, TextReport};
 use crate::size;
 
 /// Prints what a run came to, and where its results are.

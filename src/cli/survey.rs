@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::counted;
-use crate::ground_truth::GroundTruth;
 use crate::media::{self, SourceInfo, SourceKind};
 use crate::prompts::Prompts;
+use crate::scoring::ground_truth::GroundTruth;
 
 /// Checks the prompts and the ground truth against the frames that really come, as far as the last frame that either
 /// names, and returns how many frames there are, counted up to `pointers`: the tracker needs to know whether a clip is

@@ -11,10 +11,10 @@ use super::budget::{self, Looking, Sought};
 use super::models;
 use crate::bundle::{Bundle, Follow, Manifest};
 use crate::detector::described;
-use crate::follower::{FollowOptions, parameters_of};
-use crate::graph::Runtime;
-use crate::plan::Plan;
-use crate::report::TextReport;
+use crate::memory::Plan;
+use crate::runtime::Runtime;
+use crate::session::report::TextReport;
+use crate::text_tracking::{FollowOptions, parameters_of};
 use crate::tracker::TrackerOptions;
 
 /// Where these options stand in the help.
@@ -262,7 +262,7 @@ pub(super) fn report(
         if let Some(report) = found.get_mut(text) {
             report
                 .objects
-                .push(crate::report::FoundReport { object, score });
+                .push(crate::session::report::FoundReport { object, score });
         }
     }
     found

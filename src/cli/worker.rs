@@ -16,11 +16,11 @@ use super::texts::{self, Coming};
 use crate::bench::protocol::{Answer, Frame, Ready, walk};
 use crate::bundle::Bundle;
 use crate::detector::{DetectorTimes, described};
-use crate::follower::{Follower, follows};
-use crate::graph::{Provider, Runtime, RuntimeOptions};
 use crate::media::{self, resize::resize_frame};
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
-use crate::report;
+use crate::runtime::{Provider, Runtime, RuntimeOptions};
+use crate::session::report;
+use crate::text_tracking::{Follower, follows};
 use crate::tracker::{StageTimes, Tracker, TrackerOptions};
 
 /// The stage in which a graph proposes objects.

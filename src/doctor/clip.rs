@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::bundle::{Manifest, Role};
-use crate::graph::Backend;
+use crate::runtime::Backend;
 use crate::tracker::{Graphs, ModelSpec, Prompt, TrackError, Tracker, TrackerOptions};
 
 /// Objects in the clip; all are prompted on its first frame.

@@ -23,7 +23,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::facts::GoldenFacts;
 use crate::bundle::{Bundle, DType, Precision, Role, TensorSpec};
-use crate::graph::{Backend, Graph, GraphError, Host, Tensor};
+use crate::runtime::{Backend, Graph, GraphError, Host, Tensor};
 use crate::tracker::{VALUE_PADDING, element_of, value_padding};
 
 /// Prefixes of a golden file's tensors.

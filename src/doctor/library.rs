@@ -5,7 +5,7 @@ use std::path::Path;
 use super::elf;
 use super::facts::{CudaFacts, LibraryFacts};
 use super::links::{self, Links};
-use crate::graph::library;
+use crate::runtime::library;
 
 /// The file with the part for NVIDIA GPUs, beside the library.
 const CUDA_PART: &str = "libonnxruntime_providers_cuda.so";

@@ -3,8 +3,8 @@
 use super::MOST_OBJECTS;
 use super::facts::{Facts, MemoryFacts};
 use crate::bundle::Bundle;
-use crate::graph::{Provider, Runtime};
-use crate::plan::{Extent, Group, Sizes, default_chunk, most_objects, plan, sounding};
+use crate::memory::{Extent, Group, Sizes, default_chunk, most_objects, plan, profile};
+use crate::runtime::{Provider, Runtime};
 use crate::tracker::{ModelSpec, TrackError};
 
 /// Bytes beside the arena on a GPU: CUDA's context, cuDNN's and cuBLAS's own memory. 0.65 GiB were seen on an H100.
@@ -42,7 +42,7 @@ pub fn fit(
 ) -> Result<MemoryFacts, TrackError> {
     let extent = Extent::new(&ModelSpec::of(bundle)?.policy, 1, usize::MAX);
     let sizes = Sizes::of(bundle.manifest());
-    let costs = sounding::sound(bundle, runtime, true, extent, Some(budget))?;
+    let costs = profile::sound(bundle, runtime, true, extent, Some(budget))?;
     let total = |objects: usize, chunk: usize| {
         let groups = [Group {
             objects,

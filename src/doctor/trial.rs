@@ -17,7 +17,7 @@ use super::facts::{
 use super::golden::{self, GoldenError};
 use super::memory;
 use crate::bundle::{Bundle, GraphFile};
-use crate::graph::{Backend, Graph, GraphError, Provider, Runtime, RuntimeOptions};
+use crate::runtime::{Backend, Graph, GraphError, Provider, Runtime, RuntimeOptions};
 use crate::tracker::{Graphs, ModelSpec, check_precision};
 
 /// What is to be tried.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::ProposalError;
 use super::decode::{BOX, HEAD};
-use crate::graph::{Blank, Element, Graph, Port, Signature};
+use crate::runtime::{Blank, Element, Graph, Port, Signature};
 
 /// Side of the image of a graph that takes any size, when neither the user nor the file says one: what Ultralytics takes.
 const USUAL_SIDE: u32 = 640;
@@ -265,7 +265,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::graph::{GraphError, Tensor};
+    use crate::runtime::{GraphError, Tensor};
 
     /// A graph that only says what it is.
     struct Said {

@@ -15,9 +15,9 @@ use half::f16;
 use self::decode::{Layout, Prototypes, candidates};
 use self::form::{Form, ImageSize};
 use self::letterbox::Letterbox;
-use crate::graph::{Backend, Element, Graph, GraphError, Host, IsFull};
 use crate::media::Frame;
 use crate::media::mask::BinaryMask;
+use crate::runtime::{Backend, Element, Graph, GraphError, Host, IsFull};
 
 /// The graph's role in messages and profiles.
 pub const ROLE: &str = "proposals";

@@ -1,7 +1,7 @@
 //! What stops the tracker.
 
-use crate::bank::BankError;
-use crate::graph::GraphError;
+use crate::runtime::GraphError;
+use crate::tracker::memory_bank::BankError;
 
 /// What stops the tracker.
 #[derive(Debug, thiserror::Error)]

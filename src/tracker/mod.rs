@@ -5,16 +5,18 @@
 //! batch (a cohort), which gives the same result as one after the other.
 
 mod error;
-mod follow;
+pub mod memory_bank;
+pub mod memory_policy;
+mod memory_selection;
 mod model;
 mod points;
-mod selection;
+mod selected_cohorts;
 mod stages;
+mod steps;
 
 use std::rc::Rc;
 
 pub use self::error::TrackError;
-pub(crate) use self::follow::Memory;
 pub(crate) use self::model::element_of;
 pub use self::model::{Graphs, ModelSpec};
 pub(crate) use self::model::{check_signature, graph_file, load_graph};
@@ -22,11 +24,12 @@ use self::points::{no_points, points_of};
 pub use self::stages::StageTimes;
 use self::stages::{Decode, Decoded, Features, Stages};
 pub(crate) use self::stages::{VALUE_PADDING, padding_width, value_padding};
-use crate::bank::{Bank, Entry};
+pub(crate) use self::steps::Memory;
 use crate::bundle::{Bundle, Precision};
-use crate::graph::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};
 use crate::media::mask::{BinaryMask, mask_prompt};
-use crate::policy::{self, History, Parameters};
+use crate::runtime::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};
+use crate::tracker::memory_bank::{Bank, Entry};
+use crate::tracker::memory_policy::{History, Parameters};
 
 /// What the user says of an object on a frame, in pixels of the source frame.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -365,7 +368,7 @@ impl Tracker {
         let multimask = match &prompt.mask {
             // The pointer of a mask prompt is that of the best mask the decoder would have given.
             Some(_) => true,
-            None => policy::use_multimask(&self.spec.policy, true, labels.len()),
+            None => memory_policy::use_multimask(&self.spec.policy, true, labels.len()),
         };
         let pixels = prompt
             .mask
@@ -444,7 +447,8 @@ impl Tracker {
     ) -> Result<Decoded, TrackError> {
         let objects = cohort.objects.len();
         let parameters = &self.spec.policy;
-        let recall = policy::recall(parameters, &cohort.history, frame, self.options.num_frames);
+        let recall =
+            memory_policy::recall(parameters, &cohort.history, frame, self.options.num_frames);
         let recalled = cohort
             .bank
             .recall(
@@ -454,7 +458,7 @@ impl Tracker {
                 &recall,
             )
             .map_err(|source| TrackError::Bank { frame, source })?;
-        let horizon = policy::pointer_horizon(parameters, self.options.num_frames);
+        let horizon = memory_policy::pointer_horizon(parameters, self.options.num_frames);
         // The reference divides in float32.
         let longest = horizon.saturating_sub(1) as f32;
         let memory_time: Vec<i64> = recall
@@ -487,7 +491,7 @@ impl Tracker {
                 .upload(&[objects, 1], Host::I64(labels))
                 .map_err(graph_error)?,
             mask: None,
-            multimask: policy::use_multimask(&self.spec.policy, false, 0),
+            multimask: memory_policy::use_multimask(&self.spec.policy, false, 0),
         };
         self.stages
             .decode(features, &decode, &cohort.objects)
@@ -540,7 +544,7 @@ impl Cohort {
     fn forget(&mut self, parameters: &Parameters, next: usize) {
         let history = self.history.clone();
         self.bank.retain(|frame| {
-            let reachable = policy::reachable(parameters, &history, frame, next);
+            let reachable = memory_policy::reachable(parameters, &history, frame, next);
             (reachable.memory, reachable.pointer)
         });
         let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();

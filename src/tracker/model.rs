@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::TrackError;
-use crate::bank::Slots;
 use crate::bundle::{Bundle, DType, Dim, Role, TensorSpec};
-use crate::graph::{Backend, Element, Graph, Port};
-use crate::policy::Parameters;
+use crate::runtime::{Backend, Element, Graph, Port};
+use crate::tracker::memory_bank::Slots;
+use crate::tracker::memory_policy::Parameters;
 
 /// What the tracker needs to know of a model; all of it comes from a manifest.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::ObjectMask;
 use super::model::{Graphs, ModelSpec};
-use crate::bank::Recalled;
-use crate::graph::{Backend, Element, GraphError, Host, Tensor, exactly};
+use crate::runtime::{Backend, Element, GraphError, Host, Tensor, exactly};
+use crate::tracker::memory_bank::Recalled;
 
 /// Seconds spent in each stage so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

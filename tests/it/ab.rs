@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use snow_ort::ab::report::AbReport;
+use snow_ort::compare::report::AbReport;
 
 use crate::fake::{Desk, FakeBundle, Ran, names_in, read_json, write_bundle, write_mask};
 
@@ -107,7 +107,7 @@ fn a_comparison_leaves_a_report_a_page_and_a_table_and_is_used_again() {
     }
     let speedup = b.speedup.as_ref().unwrap();
     let seconds =
-        |v: &snow_ort::ab::report::VariantReport| v.timing.as_ref().unwrap().round_seconds();
+        |v: &snow_ort::compare::report::VariantReport| v.timing.as_ref().unwrap().round_seconds();
     assert_eq!(speedup.rounds[1], seconds(a)[1] / seconds(b)[1]);
     let shown: Vec<u64> = report.shown.iter().map(|shown| shown.frame).collect();
     assert_eq!(shown, [0, 1, 2]);

@@ -4,7 +4,7 @@
 //! The fake bundle's masks are the frame's left half, those of the narrow one its left quarter. The graph proposes the left half
 //! and the right half, the fake detector finds the left half.
 
-use snow_ort::ab::report::{AbReport, VariantReport};
+use snow_ort::compare::report::{AbReport, VariantReport};
 
 use crate::fake::{Desk, FakeBundle, Ran, names_in, read_json, write_mask};
 use crate::fake_detector::give_detector;

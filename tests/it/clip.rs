@@ -8,7 +8,7 @@ use snow_ort::doctor::clip::{self, FRAMES, Followed, Logits, OBJECTS};
 use snow_ort::doctor::facts::{Facts, Failure, FailureKind, MasksFacts, NotCompared};
 use snow_ort::doctor::masks::{self, Limit, limit};
 use snow_ort::doctor::{Report, Severity, Verdict};
-use snow_ort::graph::{Backend, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor};
+use snow_ort::runtime::{Backend, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor};
 use snow_ort::tracker::{Graphs, ModelSpec};
 
 use crate::doctor::doctor as without_gpu;
@@ -39,7 +39,7 @@ impl Graph for LastOfBatch {
             values[..kept].fill(0.0);
             let narrow = values.into_iter().map(half::f16::from_f32).collect();
             let data = match result.element() {
-                snow_ort::graph::Element::F16 => Host::F16(narrow),
+                snow_ort::runtime::Element::F16 => Host::F16(narrow),
                 _ => Host::F32(narrow.into_iter().map(f32::from).collect()),
             };
             *result = self.backend.upload(result.shape(), data)?;

@@ -44,7 +44,7 @@ pub fn json(command: &mut Command) -> (Ran, Value) {
 }
 
 fn has_library() -> bool {
-    match snow_ort::graph::library::find(None) {
+    match snow_ort::runtime::library::find(None) {
         Ok(_) => true,
         Err(error) => {
             println!("skipped: {error}");

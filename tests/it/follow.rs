@@ -1,7 +1,7 @@
 //! The decisions of the loop that finds objects and follows them, on masks made by hand. The whole loop is compared with
 //! the reference in tests/parity.
 
-use snow_ort::policy::follow::{
+use snow_ort::text_tracking::association::{
     FollowParameters, Following, Found, Pixels, Predicted, fill_and_clean, shrunk,
     suppress_overlaps,
 };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use snow_ort::bundle::Bundle;
-use snow_ort::follower::{FollowOptions, Follower, parameters_of};
-use snow_ort::graph::Element;
-use snow_ort::graph::recorded::{Recorded, Value};
+use snow_ort::runtime::Element;
+use snow_ort::runtime::recorded::{Recorded, Value};
+use snow_ort::text_tracking::{FollowOptions, Follower, parameters_of};
 use snow_ort::tracker::TrackerOptions;
 
 use crate::fake::{Desk, Ran, read_json, write_bundle};
@@ -100,7 +100,7 @@ fn graphs_are_there_while_they_are_needed() {
     give_detector(&mut desk);
     let bundle = Bundle::open(&desk.bundle.dir).unwrap();
     let recorded = backend(&desk.bundle.manifest);
-    let shared: Rc<dyn snow_ort::graph::Backend> = Rc::new(recorded.clone());
+    let shared: Rc<dyn snow_ort::runtime::Backend> = Rc::new(recorded.clone());
     let image = || vec![0; 28 * 28 * 3];
     let every = [TRACKER.as_slice(), &DETECTOR].concat();
 

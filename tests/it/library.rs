@@ -9,8 +9,8 @@ const BOX: [&str; 2] = ["--box", "5,5,20,20"];
 
 /// The library that the tests themselves use, or `None` (then a test says that it was skipped).
 fn real_library() -> Option<PathBuf> {
-    let options = snow_ort::graph::RuntimeOptions::default();
-    let found = snow_ort::graph::library::find(options.library.as_deref());
+    let options = snow_ort::runtime::RuntimeOptions::default();
+    let found = snow_ort::runtime::library::find(options.library.as_deref());
     match found {
         Ok(library) => Some(library.path),
         Err(error) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use snow_ort::policy::{
+use snow_ort::tracker::memory_policy::{
     History, MemoryRef, Parameters, PointerRef, memory_score, pointer_horizon, reachable, recall,
     use_multimask,
 };

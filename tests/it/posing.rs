@@ -13,7 +13,7 @@ use crate::fake::{Desk, FakeBundle, Ran, read_json};
 
 /// Builds the library beside a part for GPUs that is none; `None` without the real one.
 fn posing(desk: &Desk) -> Option<(PathBuf, PathBuf)> {
-    let real = match snow_ort::graph::library::find(None) {
+    let real = match snow_ort::runtime::library::find(None) {
         Ok(library) => library.path,
         Err(error) => {
             println!("skipped: {error}");

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use snow_ort::metrics::{Score, score_frame};
+use snow_ort::scoring::{Score, score_frame};
 
 use crate::fake::{Desk, Ran, read_json, write_mask};
 use crate::interrupt::start_long;

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use snow_ort::bank::Slots;
-use snow_ort::graph::recorded::{Behaviour, Recorded, Value};
-use snow_ort::graph::{Backend as _, Element};
-use snow_ort::policy::Parameters;
+use snow_ort::runtime::recorded::{Behaviour, Recorded, Value};
+use snow_ort::runtime::{Backend as _, Element};
+use snow_ort::tracker::memory_bank::Slots;
+use snow_ort::tracker::memory_policy::Parameters;
 use snow_ort::tracker::{FrameResult, Graphs, ModelSpec, Prompt, Tracker, TrackerOptions};
 
 use crate::fake::{Desk, read_json};

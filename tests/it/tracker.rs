@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use snow_ort::bank::Slots;
-use snow_ort::graph::recorded::{Behaviour, Call, Recorded, Value};
-use snow_ort::graph::{Backend, Element};
 use snow_ort::media::mask::BinaryMask;
-use snow_ort::policy::Parameters;
+use snow_ort::runtime::recorded::{Behaviour, Call, Recorded, Value};
+use snow_ort::runtime::{Backend, Element};
+use snow_ort::tracker::memory_bank::Slots;
+use snow_ort::tracker::memory_policy::Parameters;
 use snow_ort::tracker::{
     FrameResult, Graphs, ModelSpec, Prompt, TrackError, Tracker, TrackerOptions,
 };

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use safetensors::tensor::{Dtype, TensorView};
 use snow_ort::bundle::{Bundle, Role};
-use snow_ort::graph::{Backend, Element, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor};
 use snow_ort::media::{self, resize};
 use snow_ort::prompts::Prompts;
+use snow_ort::runtime::{
+    Backend, Element, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor,
+};
 use snow_ort::tracker::{FrameResult, Graphs, ModelSpec, Tracker, TrackerOptions};
 
 /// Stands before the memory attention graph and changes what it is given.

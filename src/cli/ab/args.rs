@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::ab::require::METRICS;
-use crate::ab::variant::Variant;
 use crate::bundle::Manifest;
 use crate::cli::args::{PolicyArgs, PromptArgs, RuntimeArgs, one_or_more};
 use crate::cli::propose::ProposalArgs;
 use crate::cli::texts::{self, TextArgs};
+use crate::compare::require::METRICS;
+use crate::compare::variant::Variant;
 
 const AB_HELP: &str = "\
 Variants (--variant NAME=DIR[,KEY=VALUE…]):

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::args::Manner;
 use crate::bundle::{MANIFEST_FILE, hash_file, hex, hex_digest};
-use crate::graph::library;
 use crate::media::{SourceInfo, SourceKind, images};
+use crate::runtime::library;
 use crate::tracker::Prompt;
 
 /// Digits of a key: as many as tell the results of one folder apart.

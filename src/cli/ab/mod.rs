@@ -21,20 +21,20 @@ use super::score::Scorer;
 use super::signals::Interrupt;
 use super::survey::survey;
 use super::{complain, say, texts};
-use crate::ab::finds::{self, TextFound, TextRun};
-use crate::ab::report::{AB_VERSION, AbReport, ClipReport, Protocol, VariantReport};
-use crate::ab::require::{self, Given, Requirement};
-use crate::ab::{agreement, frames, page, table, variant, verdict};
 use crate::bench::machine::Machine;
 use crate::bench::rounds::{self, Length};
 use crate::bench::table::Style;
 use crate::bundle::{Bundle, MANIFEST_FILE};
 use crate::cli::outputs::default_out;
-use crate::ground_truth::GroundTruth;
+use crate::compare::finds::{self, TextFound, TextRun};
+use crate::compare::report::{AB_VERSION, AbReport, ClipReport, Protocol, VariantReport};
+use crate::compare::require::{self, Given, Requirement};
+use crate::compare::{agreement, frames, page, table, variant, verdict};
 use crate::media::{self, SourceInfo};
 use crate::output::{StagedFile, Unfinished};
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
-use crate::report::{PromptReport, RunReport, TracksReader};
+use crate::scoring::ground_truth::GroundTruth;
+use crate::session::report::{PromptReport, RunReport, TracksReader};
 
 /// The folder with each variant's run.
 const VARIANTS: &str = "variants";

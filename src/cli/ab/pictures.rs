@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::ab::numbers::Numbers;
-use crate::ab::page::{GROUND_TRUTH, Picture};
-use crate::ab::picture::{jpeg, masks};
-use crate::ab::report::{ShownFrame, VariantReport};
-use crate::ground_truth::GroundTruth;
+use crate::compare::numbers::Numbers;
+use crate::compare::page::{GROUND_TRUTH, Picture};
+use crate::compare::picture::{jpeg, masks};
+use crate::compare::report::{ShownFrame, VariantReport};
 use crate::media::index_png::read_index_png;
 use crate::media::{self, Frame};
-use crate::metrics::IGNORED;
+use crate::scoring::IGNORED;
+use crate::scoring::ground_truth::GroundTruth;
 
 /// Reads the clip up to the last frame that is shown, and each variant's masks of those frames from its run in `out`.
 pub(super) fn make(

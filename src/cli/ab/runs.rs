@@ -8,14 +8,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::args::{AbArgs, Manner};
-use crate::ab::agreement::lost_from;
-use crate::ab::finds::{self, Sought};
-use crate::ab::report::{LostObject, VariantRun};
-use crate::ab::variant::Variant;
 use crate::bench::words::Words;
 use crate::cli::progress::Progress;
+use crate::compare::agreement::lost_from;
+use crate::compare::finds::{self, Sought};
+use crate::compare::report::{LostObject, VariantRun};
+use crate::compare::variant::Variant;
 use crate::prompts::FlagPrompt;
-use crate::report::{FoundReport, RunReport, ScoresReport, Status};
+use crate::session::report::{FoundReport, RunReport, ScoresReport, Status};
 
 /// The file of a run's folder with its tracks.
 pub(super) const TRACKS_FILE: &str = "tracks.json";

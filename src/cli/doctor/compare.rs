@@ -12,7 +12,7 @@ use crate::cli::complain;
 use crate::doctor::clip::{self, Followed};
 use crate::doctor::facts::{Facts, Failure, FailureKind, NotCompared, ProviderFacts};
 use crate::doctor::masks;
-use crate::graph::Provider;
+use crate::runtime::Provider;
 
 /// Compares the masks of each provider that serves with the processor's, and enters what came of it.
 pub(super) fn compare(

@@ -19,8 +19,8 @@ use crate::bundle::Bundle;
 use crate::doctor::facts::{BundleFacts, Facts};
 use crate::doctor::links::Links;
 use crate::doctor::{Report, Verdict, golden, gpu, host, library, memory};
-use crate::graph::Provider;
 use crate::output::{StagedFile, Unfinished, scratch};
+use crate::runtime::Provider;
 
 pub(super) use self::trial::{TrialArgs, run as run_trial};
 

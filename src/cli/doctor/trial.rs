@@ -17,7 +17,7 @@ use crate::doctor::attention;
 use crate::doctor::clip;
 use crate::doctor::facts::{LibraryFacts, ProviderFacts};
 use crate::doctor::trial::{self, ClipTrial, End, Event, Trial};
-use crate::graph::Provider;
+use crate::runtime::Provider;
 
 /// How often it is asked whether the process is done.
 const PAUSE: Duration = Duration::from_millis(20);

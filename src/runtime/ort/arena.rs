@@ -1,0 +1,312 @@
+//! The one arena that all sessions of a process allocate from, so that a limit on it bounds the whole run.
+//!
+//! Each session has an arena of its own otherwise, and a limit on each bounds nothing. An arena is registered with the
+//! environment through the library's C interface only; the safe wrapper has no function for it.
+//!
+//! On the processor it is an allocator of our own ([`Blocks`]). On a GPU it is the library's arena, and two facts of that
+//! shape what is done: weights come into it by a way that does not look at the limit, so whoever loads graphs has to
+//! compare afterwards ([`Arena::stats`]); and it never joins two regions that it got from the system, so that
+//! [`Arena::reserve`] asks for one region that everything later is cut from.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ort::AsPointer as _;
+use ort::environment::Environment;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::SessionBuilder;
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
+use ort::sys;
+use ort::value::TensorElementType;
+
+use super::blocks::Blocks;
+use super::made::{outlet, session_of};
+use super::message;
+use crate::runtime::{ArenaStats, GraphError, Provider};
+
+/// Where an arena lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub provider: Provider,
+    pub device_id: i32,
+}
+
+impl Place {
+    fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        let (device, id, kind) = match self.provider {
+            // The library keeps the other kind to its own arenas.
+            Provider::Cpu => (AllocationDevice::CPU, 0, AllocatorType::Device),
+            Provider::Cuda => (AllocationDevice::CUDA, self.device_id, AllocatorType::Arena),
+        };
+        MemoryInfo::new(device, id, kind, MemoryType::Default)
+    }
+}
+
+/// An arena that is registered with the environment, from [`Arena::open`] to [`Arena::close`].
+pub(super) struct Arena {
+    place: Place,
+    limit: Option<u64>,
+    /// The processor's; absent on a GPU.
+    blocks: Option<Blocks>,
+    // The safe wrapper does not let two threads use an allocator at once.
+    allocator: Mutex<Allocator>,
+}
+
+impl Arena {
+    /// Registers an arena; `builder` gives session builders that use it.
+    pub(super) fn open(
+        environment: &Environment,
+        place: Place,
+        limit: Option<u64>,
+        builder: impl FnOnce() -> Result<SessionBuilder, String>,
+    ) -> Result<Self, String> {
+        // First of all: this says why a provider cannot be loaded, where registering an arena for it ends the process.
+        let builder = builder()?;
+        let blocks = match place.provider {
+            Provider::Cpu => Some(Blocks::new(limit).map_err(message)?),
+            Provider::Cuda => None,
+        };
+        match &blocks {
+            Some(blocks) => register_blocks(environment, place, blocks),
+            None => register(environment, place, limit),
+        }
+        .map_err(message)?;
+        // The library hands out a registered allocator through a session only.
+        let allocator = smallest_session(&builder)
+            .map_err(message)
+            .and_then(|session| {
+                let memory = place.memory().map_err(message)?;
+                Allocator::new(&session, memory).map_err(message)
+            });
+        match allocator {
+            Ok(allocator) => Ok(Self {
+                place,
+                limit,
+                blocks,
+                allocator: Mutex::new(allocator),
+            }),
+            Err(reason) => {
+                unregister(environment, place).map_err(message)?;
+                Err(reason)
+            }
+        }
+    }
+
+    /// Ends the registration; sessions that were made with the arena keep it.
+    pub(super) fn close(self, environment: &Environment) -> Result<(), String> {
+        if let Some(blocks) = &self.blocks {
+            blocks.close();
+        }
+        unregister(environment, self.place).map_err(message)
+    }
+
+    /// Options that every run in this arena needs, if any.
+    pub(super) fn run_options(&self) -> Option<&RunOptions<NoSelectedOutputs>> {
+        self.blocks.as_ref().map(Blocks::options)
+    }
+
+    /// What was asked for beyond the limit since the last call, in bytes.
+    pub(super) fn refused(&self) -> Option<u64> {
+        self.blocks.as_ref().and_then(Blocks::refused)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// The allocator, for tensors that are made outside of a run.
+    pub(super) fn allocator(&self) -> MutexGuard<'_, Allocator> {
+        self.allocator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the arena hold a free region of `bytes` bytes, or says why it cannot. The processor's takes what it needs
+    /// when it needs it: its blocks need no region.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), String> {
+        if self.blocks.is_some() {
+            return Ok(());
+        }
+        let length = usize::try_from(bytes).map_err(|error| error.to_string())?;
+        if length == 0 {
+            return Ok(());
+        }
+        let allocator = self.allocator();
+        // Given back at once: the region stays with the arena.
+        allocator.alloc::<u8>(length).map(drop).map_err(message)
+    }
+
+    /// What the arena holds.
+    pub(super) fn stats(&self) -> Result<ArenaStats, GraphError> {
+        let failed = |reason: String| GraphError::Device {
+            operation: "asking the arena for its statistics".to_owned(),
+            reason,
+        };
+        if let Some(blocks) = &self.blocks {
+            let count = blocks.count();
+            return Ok(ArenaStats {
+                in_use: count.in_use,
+                peak_in_use: count.peak_in_use,
+                held: count.held,
+                peak_held: count.peak_held,
+                limit: self.limit,
+            });
+        }
+        let allocator = self.allocator();
+        let pairs = statistics(&allocator).map_err(|error| failed(message(error)))?;
+        let number = |name: &str| {
+            let text = pairs.iter().find(|(key, _)| key == name);
+            text.and_then(|(_, value)| value.parse::<u64>().ok())
+                .ok_or_else(|| failed(format!("it says nothing of {name}")))
+        };
+        Ok(ArenaStats {
+            in_use: number("InUse")?,
+            peak_in_use: number("MaxInUse")?,
+            held: number("TotalAllocated")?,
+            // It gives nothing back.
+            peak_held: number("TotalAllocated")?,
+            limit: self.limit,
+        })
+    }
+}
+
+/// Whether the library's words mean that the arena is full, and if so how many bytes were asked for.
+pub(super) fn is_full(reason: &str) -> Option<Option<u64>> {
+    const SMALLER: &str = "is smaller than requested bytes of ";
+    const FAILED: &str = "Failed to allocate memory for requested buffer of size ";
+    let after = [SMALLER, FAILED]
+        .iter()
+        .find_map(|words| reason.split_once(words))?
+        .1;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    Some(digits.parse().ok())
+}
+
+fn check(status: sys::OrtStatusPtr) -> ort::Result<()> {
+    // SAFETY: every status comes straight from the library, which gives it away, and is looked at once.
+    unsafe { ort::Error::result_from_status(status) }
+}
+
+fn register_blocks(environment: &Environment, place: Place, blocks: &Blocks) -> ort::Result<()> {
+    let table = blocks.table(place.memory()?);
+    // SAFETY: the environment is alive, and the table lives as long as the process.
+    check(unsafe { (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), table) })
+}
+
+fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort::Result<()> {
+    // 1 is "same as requested": the other way doubles each region, and stands at the limit long before it is used up.
+    // Without a limit nobody measures what to reserve, and only the other way keeps regions that later tensors fit in:
+    // with 8 objects at 224 px, 46 MB in use were 365 MB in regions of the size requested.
+    let strategy = usize::from(limit.is_some());
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    // A chunk is split whatever is left over: by default up to 128 MiB stay with a tensor that does not need them.
+    let settings = [
+        (c"max_mem", limit),
+        (c"arena_extend_strategy", strategy),
+        (c"max_dead_bytes_per_chunk", 256),
+    ];
+    let names = settings.map(|(name, _)| name.as_ptr());
+    let values = settings.map(|(_, value)| value);
+    let memory = place.memory()?;
+    let api = ort::api();
+    let mut config = ptr::null_mut();
+    // SAFETY: names and values live through the call and are as many as it is told.
+    check(unsafe {
+        (api.CreateArenaCfgV2)(names.as_ptr(), values.as_ptr(), settings.len(), &mut config)
+    })?;
+    let env = environment.ptr().cast_mut();
+    let id = CString::new(place.device_id.to_string()).unwrap_or_default();
+    let bytes = CString::new(limit.to_string()).unwrap_or_default();
+    let options: [(&CStr, &CStr); 3] = [
+        (c"device_id", &id),
+        (c"gpu_mem_limit", &bytes),
+        (
+            c"arena_extend_strategy",
+            if strategy == 1 {
+                c"kSameAsRequested"
+            } else {
+                c"kNextPowerOfTwo"
+            },
+        ),
+    ];
+    let names = options.map(|(name, _)| name.as_ptr());
+    let values = options.map(|(_, value)| value.as_ptr());
+    // SAFETY: environment, memory and config are alive, and the library copies what it needs of the last two; the strings
+    // live until the end of this function. The library guards its list of allocators with a lock of its own.
+    let registered = check(unsafe {
+        (api.CreateAndRegisterAllocatorV2)(
+            env,
+            c"CUDAExecutionProvider".as_ptr(),
+            memory.ptr(),
+            config,
+            names.as_ptr(),
+            values.as_ptr(),
+            options.len(),
+        )
+    });
+    // SAFETY: made above, and nobody else has it.
+    unsafe { (api.ReleaseArenaCfg)(config) };
+    registered
+}
+
+fn unregister(environment: &Environment, place: Place) -> ort::Result<()> {
+    let memory = place.memory()?;
+    // SAFETY: both are alive; the library keeps the allocator as long as a session has it.
+    check(unsafe { (ort::api().UnregisterAllocator)(environment.ptr().cast_mut(), memory.ptr()) })
+}
+
+fn statistics(allocator: &Allocator) -> ort::Result<Vec<(String, String)>> {
+    let api = ort::api();
+    let mut pairs = ptr::null_mut();
+    // SAFETY: the allocator is alive.
+    check(unsafe { (api.AllocatorGetStats)(allocator.ptr(), &mut pairs) })?;
+    let (mut keys, mut values, mut count) = (ptr::null(), ptr::null(), 0);
+    let mut read = Vec::new();
+    // SAFETY: the call above made the pairs. The two lists have `count` strings each, which live as long as the pairs;
+    // they are copied before those are released.
+    unsafe {
+        (api.GetKeyValuePairs)(pairs, &mut keys, &mut values, &mut count);
+        for i in 0..count {
+            let text = |list: *const *const std::ffi::c_char| {
+                CStr::from_ptr(*list.add(i)).to_string_lossy().into_owned()
+            };
+            read.push((text(keys), text(values)));
+        }
+        (api.ReleaseKeyValuePairs)(pairs);
+    }
+    Ok(read)
+}
+
+/// A session with one node and no weights.
+fn smallest_session(builder: &SessionBuilder) -> ort::Result<Session> {
+    use ort::editor::{Graph, Node, ONNX_DOMAIN};
+
+    let port = |name: &str| outlet(name, TensorElementType::Float32, &[1]);
+    let mut graph = Graph::new()?;
+    graph.set_inputs([port("in")])?;
+    graph.set_outputs([port("out")])?;
+    graph.add_node(Node::new("Neg", ONNX_DOMAIN, "neg", ["in"], ["out"], [])?)?;
+    session_of(graph, builder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_full;
+
+    #[test]
+    fn the_librarys_words_for_a_full_arena_are_known() {
+        let grown =
+            "Status Message: Available memory of 256 is smaller than requested bytes of 4096\nat";
+        assert_eq!(is_full(grown), Some(Some(4096)));
+        let refused = "Failed to allocate memory for requested buffer of size 77";
+        assert_eq!(is_full(refused), Some(Some(77)));
+        assert_eq!(is_full("axis == 1 was false"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! One run, from its description to its report.
+
+pub mod report;
