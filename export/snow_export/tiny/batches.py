@@ -7,6 +7,8 @@ worth several.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .clips import LOOKALIKES, SEEDS, Settings, make_clip, varied
+from .photo_clips import make_photo_clip, varied_photo
+from .photo_pack import DEFAULT, Pack, load_pack
 from .rollout import Prompt
 
 # Pixels and frames of the clips that are made; windows are resampled from them.
@@ -96,6 +100,10 @@ SCHEDULES = {
     "enlarge": (
         Phase(8000, (STILL_560, PLAIN_560, PLAIN_336, PLAIN_448, PLAIN_560, FULL_336, PLAIN_448, PLAIN_560, PLAIN_224)),
     ),
+    # For weights that know drawn clips only: single frames for the backbone, and windows at the sides that matter most.
+    "photographs": (
+        Phase(8000, (STILL_336, FULL_336, STILL_448, PLAIN_448, STILL_336, PLAIN_336, STILL_224, FULL_448, PLAIN_224)),
+    ),
 }
 Schedule = tuple[Phase, ...]
 
@@ -119,15 +127,30 @@ def upload(values: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+@cache
+def _cuttings(folder: Path) -> Pack:
+    """What a worker process makes photo clips of, read once."""
+    return load_pack(folder, held_out=False)
+
+
 class Clips(Dataset):
     """Number of a clip -> frames u8 `[t, side, side, 3]` and ids u8 `[t, side, side]`, rendered in a worker process.
 
     A share of `usual` clips has the settings of the held-out ones, and one of `lookalikes` those of `LOOKALIKES`; all
-    others have any.
+    others have any. A share of `photographed` ones is made of the photographs in the folder `pack` instead.
     """
 
-    def __init__(self, seed: int, rank: int = 0, usual: float = 0.0, lookalikes: float = 0.0):
+    def __init__(
+        self,
+        seed: int,
+        rank: int = 0,
+        usual: float = 0.0,
+        lookalikes: float = 0.0,
+        photographed: float = 0.0,
+        pack: Path = DEFAULT,
+    ):
         self.seed, self.rank, self.usual, self.lookalikes = seed, rank, usual, lookalikes
+        self.photographed, self.pack = photographed, pack
 
     def __len__(self) -> int:
         return 1 << 31
@@ -135,6 +158,10 @@ class Clips(Dataset):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng((self.seed, self.rank, number))
         seed = int(random.integers(SEEDS["train"][0], SEEDS["train"][1] + 1))
+        # Of another stream, so that a share of photographs moves nothing of the other clips.
+        if np.random.default_rng((self.seed, self.rank, number, 1)).random() < self.photographed:
+            clip = make_photo_clip(seed, _cuttings(self.pack), varied_photo(random, MADE_SIDE, MADE_FRAMES))
+            return torch.from_numpy(clip.frames), torch.from_numpy(clip.ids)
         settings = varied(random, MADE_SIDE, MADE_FRAMES)
         luck = random.random()
         if luck < self.usual:

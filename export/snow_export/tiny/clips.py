@@ -12,7 +12,7 @@ from PIL import Image
 
 from .captions import SHAPES, Looks
 from .coats import named_coat
-from .motion import Body, Camera, Meeting, wander
+from .motion import Body, Camera, Meeting, Mover, wander
 from .shapes import Shape
 from .textures import coat, scenery
 
@@ -122,12 +122,14 @@ def _objects(random: np.random.Generator, settings: Settings) -> list[Body]:
             dress = _dressed(random, settings, _free_radius(random, settings))
         body = Body(**dress, **motion, identity=identity)
         if bodies and random.random() < settings.crossing:
-            body.meeting = _meeting(random, settings, bodies[int(random.integers(len(bodies)))], body.radius)
+            body.meeting = meeting_with(random, settings, bodies[int(random.integers(len(bodies)))], body.radius)
         bodies.append(body)
     return bodies
 
 
-def _meeting(random: np.random.Generator, settings: Settings, other: Body, reach: float, dwell: float = 0.0) -> Meeting:
+def meeting_with(
+    random: np.random.Generator, settings: Settings, other: Mover, reach: float, dwell: float = 0.0
+) -> Meeting:
     """Passes over `other` near the middle of the clip and is clear of it on the first frame."""
     clear = 1.3 * (reach + other.radius)
     when = random.uniform(0.3, 0.75) * max(settings.frames - 1, 1)
@@ -152,7 +154,7 @@ def _occluders(random: np.random.Generator, settings: Settings, bodies: list[Bod
         shape = Shape(random, settings.deform, kind, float(random.uniform(0.8, 1.0)))
         body = Body(**_dressed(random, settings, radius, shape), **wander(random, settings.speed, False))
         dwell = random.uniform(0.05, 0.3) * settings.frames if random.random() < settings.staying else 0.0
-        body.meeting = _meeting(random, settings, other, radius, dwell)
+        body.meeting = meeting_with(random, settings, other, radius, dwell)
         found.append(body)
     return found
 
@@ -201,7 +203,7 @@ def _paint(image: np.ndarray, ids: np.ndarray, body: Body, time: float, camera) 
     return int(solid.sum())
 
 
-class _Look:
+class Look:
     """Light, sensor and codec of a clip."""
 
     def __init__(self, random: np.random.Generator, settings: Settings):
@@ -266,7 +268,7 @@ def make_clip(seed: int, settings: Settings | None = None) -> Clip:
     bodies = _objects(random, settings)
     everything = bodies + _occluders(random, settings, bodies)
     camera = Camera(random, settings.speed if random.random() < settings.camera else 0.0)
-    look = _Look(random, settings)
+    look = Look(random, settings)
     frames = np.empty((count, side, side, 3), np.uint8)
     ids = np.zeros((count, side, side), np.uint8)
     areas = np.zeros((count, len(bodies) + 1), np.int32)

@@ -1,8 +1,8 @@
 """Measures a trained model and writes the tables of its model card: `python -m snow_export.tiny.figures`.
 
 Everything that is asked of snow-tiny, in one go: held-out clips at each resolution and precision, half against single
-precision, snow-ort against the unpatched reference, the harder set, and a real clip where one is given. What was
-measured is kept in `--work`, so that an interrupted run goes on.
+precision, snow-ort against the unpatched reference, the harder set, clips made of photographs, and a real clip where
+one is given. What was measured is kept in `--work`, so that an interrupted run goes on.
 """
 
 import argparse
@@ -104,6 +104,7 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
         figures[f"held-out-{side}-{precision}"] = measuring.tracked("held-out", side, precision)
     for side in HARD_SIDES:
         figures[f"hard-{side}-fp32"] = measuring.tracked("hard", side, "fp32")
+    figures[f"photographs-{PUBLISHED}-fp16"] = measuring.tracked("photographs", PUBLISHED, "fp16")
     for side in SIDES:
         run_reference(
             measuring.folders("held-out", measuring.reference_clips),
@@ -132,6 +133,9 @@ def measure(measuring: Measuring, real: tuple[Path, str] | None) -> tuple[dict, 
     lines += held_out_table(columns("held-out"))
     lines += ["", f"The harder set: {size}, {objects['hard']} objects", ""]
     lines += held_out_table(columns("hard"))
+    objects["photographs"] = figures[f"photographs-{PUBLISHED}-fp16"]["objects"]
+    lines += ["", f"Clips made of photographs that no training sees: {size}, {objects['photographs']} objects", ""]
+    lines += held_out_table(columns("photographs"))
     title = f"mask against mask (PyTorch: {measuring.reference_clips} clips)"
     lines += ["", f"| held-out clips, {title} | mean IoU | worst IoU |", "| --- | --- | --- |"]
     pairs = {f"snow-ort against PyTorch, {side} px, fp32": f"onnx-against-pytorch-{side}" for side in SIDES}

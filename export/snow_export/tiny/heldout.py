@@ -7,12 +7,15 @@ and the whole area of every object on every frame.
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from .clips import SEEDS, Clip, Settings, make_clip
+from .photo_clips import PhotoSettings, make_photo_clip
+from .photo_pack import load_pack
 
 # Rendered larger than any resolution of the model, so that every resolution sees the same pictures.
 SOURCE_SIDE = 448
@@ -31,6 +34,8 @@ SETS = {
         crossing=0.6,
         noise=20.0,
     ),
+    # Made of photographs that training does not see.
+    "photographs": PhotoSettings(side=SOURCE_SIDE, frames=24),
 }
 
 # Of an object's own pixels, and of the frame's: what must be seen on frame 0 for a fair prompt.
@@ -63,17 +68,17 @@ def write_mask(path: Path, ids: np.ndarray) -> None:
 
 def write_clip(folder: Path, clip: Clip) -> None:
     """Writes a clip's folder, under its final name only when it is whole."""
-    partial = folder.with_name(folder.name + ".partial")
+    unfinished = folder.with_name(folder.name + ".partial")
     for name in ("frames", "gt"):
-        (partial / name).mkdir(parents=True, exist_ok=True)
+        (unfinished / name).mkdir(parents=True, exist_ok=True)
     for index, (frame, ids) in enumerate(zip(clip.frames, clip.ids, strict=True)):
-        Image.fromarray(frame).save(partial / "frames" / f"{index:05d}.png", compress_level=1)
-        write_mask(partial / "gt" / f"{index:05d}.png", ids)
+        Image.fromarray(frame).save(unfinished / "frames" / f"{index:05d}.png", compress_level=1)
+        write_mask(unfinished / "gt" / f"{index:05d}.png", ids)
     prompts = [{"frame": 0, "object": o, "box": box_of(clip.ids[0] == o)} for o in fair_objects(clip)]
-    (partial / "prompts.json").write_text(json.dumps(prompts))
+    (unfinished / "prompts.json").write_text(json.dumps(prompts))
     areas = {"seen": clip.seen().tolist(), "areas": clip.areas.tolist()}
-    (partial / "clip.json").write_text(json.dumps(areas))
-    partial.rename(folder)
+    (unfinished / "clip.json").write_text(json.dumps(areas))
+    unfinished.rename(folder)
 
 
 def make_set(root: Path, name: str, clips: int, frames: int, seeds: str = "held-out") -> list[Path]:
@@ -81,6 +86,12 @@ def make_set(root: Path, name: str, clips: int, frames: int, seeds: str = "held-
     `SEEDS`.
     """
     settings = replace(SETS[name], frames=frames)
+    make = partial(make_clip, settings=settings)
+    if isinstance(settings, PhotoSettings):
+        # Cutting needs libraries that nothing else here does.
+        from .make_photo_pack import pack_at
+
+        make = partial(make_photo_clip, pack=load_pack(pack_at(), held_out=True), settings=settings)
     folders: list[Path] = []
     for seed in range(SEEDS[seeds][0], SEEDS[seeds][1] + 1):
         if len(folders) == clips:
@@ -88,7 +99,7 @@ def make_set(root: Path, name: str, clips: int, frames: int, seeds: str = "held-
         folder = root / f"{name}-{frames}" / str(seed)
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            clip = make_clip(seed, settings)
+            clip = make(seed)
             if not fair_objects(clip):
                 continue
             write_clip(folder, clip)

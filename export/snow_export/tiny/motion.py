@@ -32,7 +32,7 @@ class Meeting:
     aside.
     """
 
-    other: "Body"
+    other: "Mover"
     when: float
     speed: float
     angle: float
@@ -48,22 +48,17 @@ class Meeting:
         return float(x + along * dx - self.offset * dy), float(y + along * dy + self.offset * dx)
 
 
-@dataclass
-class Body:
-    """A textured shape on its way. `texture` is u8 `[n, n, 3]` over the shape's extent, `radius` of the side."""
+@dataclass(kw_only=True)
+class Mover:
+    """Something on its way; `radius` is a share of the side."""
 
-    shape: Shape
-    texture: np.ndarray
     radius: float
     x: Path
     y: Path
     turn: Path
     scale: Path
-    light: tuple[float, float, float]
-    soft: float
     meeting: Meeting | None = None
     identity: int | None = None
-    looks: Looks | None = None
 
     def place(self, time: float) -> tuple[float, float]:
         """The centre, before the camera."""
@@ -74,6 +69,17 @@ class Body:
     def size(self, time: float) -> float:
         """The radius at a time, before the camera."""
         return self.radius * float(np.exp(np.clip(self.scale.at(time), -0.7, 0.7)))
+
+
+@dataclass(kw_only=True)
+class Body(Mover):
+    """A textured shape on its way. `texture` is u8 `[n, n, 3]` over the shape's extent."""
+
+    shape: Shape
+    texture: np.ndarray
+    light: tuple[float, float, float]
+    soft: float
+    looks: Looks | None = None
 
 
 def wander(random: np.random.Generator, speed: float, leaving: bool) -> dict:

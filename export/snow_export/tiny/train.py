@@ -21,6 +21,7 @@ from torch.utils.data import Subset
 from .batches import SCHEDULES, Batch, Clips, Pool, clips_before, make_batch, view_at
 from .learner import Curve, Learner, add_times, learning_rate, made_ahead
 from .model import SIDES, new_model, resized, trained_model
+from .photo_pack import DEFAULT
 from .rollout import Tracker, loss_of, roll_out, targets
 from .validate import Validation
 
@@ -136,7 +137,8 @@ def clip_stream(options, rank: int, first: int, device: torch.device) -> Iterato
     """The clips of a rank from number `first` on, made ahead by worker processes."""
     schedule = SCHEDULES[options.schedule]
     last = clips_before(schedule, schedule[-1].until)
-    clips = Subset(Clips(options.seed, rank, options.usual, options.lookalikes), range(first, last))
+    shares = options.usual, options.lookalikes, options.photographed, options.photographs
+    clips = Subset(Clips(options.seed, rank, *shares), range(first, last))
     return iter(made_ahead(clips, options.workers, 6, device, pinned=device.type == "cuda"))
 
 
@@ -232,6 +234,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips, for each GPU")
     parser.add_argument("--usual", type=float, default=0.0, help="share of clips with the settings of the held-out set")
     parser.add_argument("--lookalikes", type=float, default=0.0, help="share of clips with look-alikes that cross")
+    parser.add_argument("--photographed", type=float, default=0.0, help="share of clips made of photographs")
+    parser.add_argument("--photographs", type=Path, default=DEFAULT, help="folder of photo_pack, for --photographed")
     parser.add_argument(
         "--keep-backbone", action="store_true", help="leave the backbone as it is, so that a detector on it stays valid"
     )
