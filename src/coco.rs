@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::session::report::Rle;
+use crate::masks::Rle;
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 """The example of `snow-ort ab`: `python -m snow_export.ab_example`, or `scripts/make-ab-example`.
 
 Exports snow-tiny at two resolutions and three precisions, compares them on the demo clip, and puts the page into
-`docs/ab`, a picture of it beside it, and command and output into README.md.
+`docs/ab`, a picture of it beside it, and command and output into `docs/compare.md`.
 """
 
 import argparse
@@ -47,15 +47,15 @@ def take_picture(page: Path, picture: Path) -> None:
         print(f"{picture} is as it was", file=sys.stderr)
 
 
-def block(command: list[str], printed: str, docs: Path) -> list[str]:
-    """The lines of README.md."""
+def block(command: list[str], printed: str, page: str) -> list[str]:
+    """The lines of the document; `page` is the folder of the page as its links name it."""
     # One variant a line: the whole would be too long to read.
     shown = shlex.join(command)
     for flag in (" --variant", " --page-frames"):
         shown = shown.replace(flag, " \\\n        " + flag)
     lines = [f"    $ {shown}", *(f"    {line}".rstrip() for line in printed.splitlines())]
-    link = f"[![The page of the comparison: its verdict, the table, and the frames side by side]({docs}/page.webp)]"
-    return [*lines, "", f"{link}({docs}/index.html)"]
+    link = f"[![The page of the comparison: its verdict, the table, and the frames side by side]({page}/page.webp)]"
+    return [*lines, "", f"{link}({page}/index.html)"]
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/ab-example"), help="bundles and the whole report")
     parser.add_argument("--program", type=Path, default=Path("target/release/snow-ort"))
     parser.add_argument("--docs", type=Path, default=Path("docs/ab"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs/compare.md"), help="gets command and output")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     command, printed = compare(arguments)
@@ -73,7 +73,8 @@ def main() -> None:
     page = arguments.docs / "index.html"
     shutil.copyfile(arguments.work / "report/index.html", page)
     take_picture(page, arguments.docs / "page.webp")
-    replace_between(arguments.readme, BEGIN, END, block(command, printed, arguments.docs))
+    shown = os.path.relpath(arguments.docs, arguments.document.parent)
+    replace_between(arguments.document, BEGIN, END, block(command, printed, shown))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import transformers
 from .reference import load_processor, load_reference, read_frames, run_frame
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "bf16-autocast": torch.float32}
-# As many as `snow-ort bench-worker` keeps.
+# As many as `snow-ort worker` keeps.
 MOST_FRAMES = 64
 
 

@@ -1,4 +1,4 @@
-//! The clip and the prompts that all arms of a measurement see when the user names none.
+//! The clip and the prompts of a trial for which the user gives none.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::BenchError;
 
-/// Frames that are drawn; arms walk through them forwards and backwards.
+/// Frames that are drawn; variants go through them forwards and backwards.
 pub const FRAMES: usize = 16;
-/// Width and height of what is drawn.
+/// Width and height of the frames in pixels.
 pub const SIZE: (u32, u32) = (854, 480);
 
 /// Draws [`FRAMES`] frames of slowly moving texture into `dir`, as PNGs in name order.
 ///
-/// Time and memory of the networks do not depend on what a picture shows, so that any picture serves.
+/// Time and memory of the networks do not depend on what a picture shows, so any picture will do.
 ///
 /// # Errors
 /// [`BenchError::Clip`].
@@ -41,7 +41,7 @@ pub fn draw(dir: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A prompts file's content: `objects` boxes on frame 0, spread over a frame of `size`.
+/// The content of a prompts file: `objects` boxes on frame 0, spread over a frame of `size` (width, height).
 pub fn boxes(objects: usize, size: (u32, u32)) -> Value {
     let (width, height) = (f64::from(size.0), f64::from(size.1));
     let columns = (objects as f64).sqrt().ceil().max(1.0);

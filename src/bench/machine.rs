@@ -1,17 +1,19 @@
-//! The machine that a figure was measured on.
+//! The machine on which times were measured.
 
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// What a figure depends on.
+use crate::words::counted;
+
+/// The parts of a machine on which times depend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's name; null where the system does not tell.
+    /// The processor's name; null if the system does not tell it.
     pub processor: Option<String>,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Memory in bytes; null where the system does not tell.
+    /// Memory in bytes; null if the system does not tell it.
     pub memory_bytes: Option<u64>,
     /// The GPUs, as `nvidia-smi` names them.
     pub gpus: Vec<String>,
@@ -49,15 +51,10 @@ impl Machine {
 
     /// In one line.
     pub fn text(&self) -> String {
-        let mut parts = vec![format!(
-            "{} {}",
-            self.cores,
-            if self.cores == 1 { "core" } else { "cores" }
-        )];
+        let mut text = counted(self.cores as u64, "core");
         if let Some(name) = &self.processor {
-            parts.push(format!("({name})"));
+            text.push_str(&format!(" ({name})"));
         }
-        let mut text = parts.join(" ");
         if let Some(bytes) = self.memory_bytes {
             text.push_str(&format!(", {} of memory", crate::size::show(bytes)));
         }

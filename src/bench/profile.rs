@@ -1,4 +1,4 @@
-//! Where the time of a graph goes, operator by operator, read from the profiles that ONNX Runtime writes.
+//! The time that each operator of a graph takes, read from the profiles that ONNX Runtime writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::BenchError;
 pub struct Operator {
     /// The operator, such as `Gemm`. `MemcpyToHost` and `MemcpyFromHost` are copies between a GPU and the host.
     pub name: String,
-    /// Where it ran, in the library's words.
+    /// The execution provider on which it ran, as ONNX Runtime names it.
     pub provider: String,
     /// Nodes that ran in one run.
     pub nodes: f64,
@@ -28,16 +28,16 @@ pub struct Operator {
 pub struct GraphProfile {
     /// The graph's role.
     pub role: String,
-    /// Runs that were profiled, those that warm up included.
+    /// Runs that were profiled, warm-up included.
     pub runs: usize,
     /// Its operators, the longest first.
     pub operators: Vec<Operator>,
 }
 
-/// The profiles in a folder, in which each file's name begins with its graph's role.
+/// Reads the profiles in a folder. Each file's name begins with the role of its graph; roles without a file are left out.
 ///
 /// # Errors
-/// [`BenchError::Profile`] for a file that is not what the library writes.
+/// [`BenchError::Profile`] for a file that cannot be read as a profile.
 pub fn read(dir: &Path, roles: &[&str]) -> Result<Vec<GraphProfile>, BenchError> {
     let failed = |path: &Path, detail: String| BenchError::Profile {
         path: path.to_owned(),
@@ -51,7 +51,7 @@ pub fn read(dir: &Path, roles: &[&str]) -> Result<Vec<GraphProfile>, BenchError>
     for &role in roles {
         let file = files.iter().find(|file| {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            // What follows is a date; `detector` is no `detector_masks`.
+            // A date follows: `detector` must not match `detector_masks`.
             let rest = name.strip_prefix(role).unwrap_or("");
             rest.trim_start_matches('_')
                 .starts_with(|c: char| c.is_ascii_digit())
@@ -83,7 +83,7 @@ pub fn summarise(role: &str, events: &[Value]) -> GraphProfile {
             let value = event["args"][key].as_str();
             value.unwrap_or_default().to_owned()
         };
-        // The library writes numbers of this part as text.
+        // ONNX Runtime writes these numbers as text.
         let bytes = text("output_size").parse::<f64>().unwrap_or(0.0);
         let sum = sums.entry((text("op_name"), text("provider"))).or_default();
         sum.0 += 1;

@@ -1,9 +1,9 @@
-//! What a measurement and its arms say to each other, one JSON object a line.
+//! The protocol between a trial and the process of a variant: one JSON object a line.
 //!
-//! The arm is started with `--input`, `--prompts` and `--frames` (how many frames it may be asked for at most) behind its own
-//! arguments. It writes [`Answer::Ready`] once its model is loaded. Each line on its standard input asks for one frame
-//! more, and it answers each with [`Answer::Frame`]; it goes through the clip forwards and backwards in turn. The end of
-//! its input ends it. Standard error is its own.
+//! The process is started with its own arguments, followed by `--input`, `--prompts` and `--frames` (the largest number of
+//! frames that it will be asked for). It writes [`Answer::Ready`] when its model is loaded. Each line on its standard input
+//! asks for one more frame, and the process answers with [`Answer::Frame`]; it goes through the clip forwards and
+//! backwards, as [`walk`] says. It ends when its standard input ends. Standard error is free for messages.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The line that asks for a frame.
 pub const NEXT: &str = "{\"next\":\"frame\"}";
 
-/// A line of an arm.
+/// A line that the process of a variant writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -22,10 +22,10 @@ pub enum Answer {
     Frame(Frame),
 }
 
-/// What an arm is.
+/// What runs in the process of a variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// Program, library and their versions.
+    /// Program and library, with their versions.
     pub what: String,
     /// Side of the model's image in pixels.
     pub resolution: u32,
@@ -33,26 +33,26 @@ pub struct Ready {
     pub precision: String,
     /// Threads of one operator.
     pub threads: usize,
-    /// Seconds of what was done once before the first frame, by its graph's name.
+    /// Seconds of each graph that ran once, before the first frame, by the name of its stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub once: BTreeMap<String, f64>,
 }
 
-/// One frame's cost, from the resized image to the low-resolution masks of all objects and their memories.
+/// Time and memory of one frame, from the resized image to the low-resolution masks of all objects and their memories.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// Seconds in all.
     pub seconds: f64,
-    /// Seconds of each stage, by its graph's name; stages that an arm cannot tell apart, or that this frame did not need, are
+    /// Seconds of each stage, by its name; stages that the process cannot tell apart, or that did not run on this frame, are
     /// left out.
     pub stages: BTreeMap<String, f64>,
     /// Greatest resident memory of the process so far, in bytes.
     pub peak_resident_bytes: Option<u64>,
     /// Greatest size of the arena so far, in bytes.
     pub arena_peak_bytes: Option<u64>,
-    /// Memory of the process on its GPU, in bytes.
+    /// Memory of the process on the GPU, in bytes.
     pub device_bytes: Option<u64>,
-    /// What the memory bank holds, in bytes.
+    /// Size of the memory bank, in bytes.
     pub bank_bytes: Option<u64>,
 }
 

@@ -1,11 +1,11 @@
-//! bench.json: everything that was measured.
+//! The layout of bench.json.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::arm::First;
 use super::machine::Machine;
+use super::process::Startup;
 use super::profile::GraphProfile;
 use super::protocol::{Frame, Ready};
 use super::stats::{Ratio, Spread, median};
@@ -21,44 +21,45 @@ const VISION: &str = "vision_encoder";
 pub struct BenchReport {
     /// Version of this layout.
     pub schema_version: u32,
-    /// What measured.
+    /// Version of the program that measured.
     pub snow_ort: String,
     /// The command line.
     pub command: Vec<String>,
-    /// Where it was measured.
+    /// The machine on which it was measured.
     pub machine: Machine,
-    /// Frames of each arm before those that count.
+    /// Frames of each variant before those that are measured.
     pub warm_frames: usize,
     /// Frames of a block.
     pub block_frames: usize,
-    /// One measurement each.
+    /// The trials.
     pub cases: Vec<Case>,
 }
 
-/// Arms on the same frames with the same prompts.
+/// One trial: variants on the same frames with the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// Objects that are followed; 0 where they are found for texts.
+    /// Objects that are tracked; 0 if texts say what to track.
     pub objects: usize,
-    /// Texts that objects are found for; empty where they are prompted.
+    /// The texts whose objects are tracked; empty if objects have prompts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub texts: Vec<String>,
     /// What was measured.
-    pub arms: Vec<ArmReport>,
-    /// Each arm but the baseline against it.
+    #[serde(rename = "arms")]
+    pub variants: Vec<VariantTiming>,
+    /// Each variant compared with the baseline.
     pub ratios: Vec<Comparison>,
 }
 
-/// One arm of a case.
+/// Times and memory of one variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ArmReport {
+pub struct VariantTiming {
     /// Its name.
     pub name: String,
-    /// What it says of itself.
+    /// The first line that its process wrote.
     pub ready: Ready,
-    /// Seconds from the start of its process until its model was loaded, with the other arms' processes waiting.
+    /// Seconds from the start of its process until its model was loaded, while the other processes wait.
     pub load_s: f64,
-    /// Seconds from the start of its process to the first frame's masks, with the other arms' processes waiting.
+    /// Seconds from the start of its process to the first frame's masks, while the other processes wait.
     pub cold_s: f64,
     /// Greatest resident memory of its process, in bytes.
     pub peak_resident_bytes: Option<u64>,
@@ -66,35 +67,36 @@ pub struct ArmReport {
     pub arena_peak_bytes: Option<u64>,
     /// Memory of its process on the GPU, in bytes.
     pub device_bytes: Option<u64>,
-    /// What its memory bank held at the end, in bytes.
+    /// Size of its memory bank at the end, in bytes.
     pub bank_bytes: Option<u64>,
-    /// Seconds of a frame. Where frames are not all alike, since something is looked for on some only, this is the spread of
-    /// the rounds, each with the looks' share in a frame.
+    /// Seconds of a frame. If only some frames have a detection, this is the spread over the rounds, in which a detection
+    /// counts with its share in a frame.
     pub frame_s: Spread,
-    /// Seconds of a stage in a frame that has it, in the order in which stages run.
+    /// Seconds of each stage over the frames that have it, in the order in which stages run.
     pub stages_s: Vec<(String, Spread)>,
-    /// The counted frames, `[round][frame]`.
+    /// The measured frames, `[round][frame]`.
     pub rounds: Vec<Vec<Frame>>,
-    /// Its graphs' operators; empty unless they were asked for.
+    /// Times of the operators of its graphs; empty unless they were asked for.
     pub profile: Vec<GraphProfile>,
 }
 
-/// An arm's time divided by the baseline's: below 1 is faster.
+/// A variant's time divided by the baseline's: below 1 is faster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The arm.
-    pub arm: String,
-    /// What it is compared with.
+    /// The variant.
+    #[serde(rename = "arm")]
+    pub variant: String,
+    /// The variant that it is compared with.
     pub baseline: String,
     /// A whole frame.
     pub frame: Ratio,
-    /// The vision encoder alone; null if an arm does not tell its time.
+    /// The vision encoder alone; null if a variant does not report its time.
     pub vision_encoder: Option<Ratio>,
-    /// All but the vision encoder.
+    /// Everything but the vision encoder; null if a variant does not report its time.
     pub tracker: Option<Ratio>,
 }
 
-/// All stages of a bundle with a detector, in the order in which they run; others follow.
+/// Stages of a bundle with a detector, in the order in which they run; other stages follow.
 pub const STAGES: [&str; 8] = [
     VISION,
     "detector_vision_encoder",
@@ -106,21 +108,22 @@ pub const STAGES: [&str; 8] = [
     "memory_encoder",
 ];
 
-/// Stages of a tracker, in the order in which they run; others follow.
-pub const ORDER: [&str; 4] = [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
+/// Stages of a tracker, in the order in which they run; other stages follow.
+pub const TRACKER_STAGES: [&str; 4] =
+    [VISION, "memory_attention", "mask_decoder", "memory_encoder"];
 
-impl ArmReport {
-    /// An arm's figures; `None` without a counted frame.
-    pub fn new(name: &str, first: First, rounds: Vec<Vec<Frame>>) -> Option<Self> {
+impl VariantTiming {
+    /// Computes a variant's figures; `None` without a measured frame.
+    pub fn new(name: &str, startup: Startup, rounds: Vec<Vec<Frame>>) -> Option<Self> {
         let frames = || rounds.iter().flatten();
         let last = frames().last()?.clone();
         let alike = frames().all(|frame| frame.stages.keys().eq(last.stages.keys()));
         let seconds: Vec<f64> = match alike {
             true => frames().map(|frame| frame.seconds).collect(),
-            // Among all frames the median would be that of a frame without a look.
+            // The median over all frames would be that of a frame without a detection.
             false => per_round(&rounds, |frame| Some(frame.seconds))?,
         };
-        // Not every frame has all: a detector may look at some only.
+        // A detector may run on some frames only.
         let names: BTreeSet<&String> = frames().flat_map(|frame| frame.stages.keys()).collect();
         let mut names: Vec<&String> = names.into_iter().collect();
         names.sort_by_key(|name| {
@@ -140,9 +143,9 @@ impl ArmReport {
             .collect();
         Some(Self {
             name: name.to_owned(),
-            ready: first.ready,
-            load_s: first.load_s,
-            cold_s: first.cold_s,
+            ready: startup.ready,
+            load_s: startup.load_s,
+            cold_s: startup.cold_s,
             peak_resident_bytes: last.peak_resident_bytes,
             arena_peak_bytes: last.arena_peak_bytes,
             device_bytes: last.device_bytes,
@@ -154,12 +157,12 @@ impl ArmReport {
         })
     }
 
-    /// The seconds of a frame in each round: the median of each kind of frame, in the share that the kind has.
+    /// Seconds of a frame in each round: the medians of the kinds of frames, weighted by their numbers.
     pub fn round_seconds(&self) -> Vec<f64> {
         per_round(&self.rounds, |frame| Some(frame.seconds)).unwrap_or_default()
     }
 
-    /// What a stage adds to a frame, in seconds: its median in frames that have it, in their share.
+    /// Seconds that a stage adds to an average frame: its median over the frames that have it, times their share.
     pub fn share_s(&self, stage: &str, median: f64) -> f64 {
         let frames = || self.rounds.iter().flatten();
         let with = frames().filter(|frame| frame.stages.contains_key(stage));
@@ -167,7 +170,7 @@ impl ArmReport {
     }
 }
 
-/// Frames of a block by the stages that they have: a frame with a look is of another kind than one without.
+/// The frames of a block by the stages that they have: a frame with a detection is of another kind than one without.
 fn kinds(block: &[Frame]) -> BTreeMap<Vec<&String>, Vec<&Frame>> {
     let mut kinds: BTreeMap<Vec<&String>, Vec<&Frame>> = BTreeMap::new();
     for frame in block {
@@ -177,8 +180,8 @@ fn kinds(block: &[Frame]) -> BTreeMap<Vec<&String>, Vec<&Frame>> {
     kinds
 }
 
-/// For each round what `time` says of a frame: the median of each kind of frame, in the share that the kind has. `None` if it
-/// does not say.
+/// For each round the average `time` of a frame: the medians of the kinds of frames, weighted by their numbers. `None` if a
+/// frame does not have that time.
 fn per_round(rounds: &[Vec<Frame>], time: impl Fn(&Frame) -> Option<f64>) -> Option<Vec<f64>> {
     let of_block = |block: &Vec<Frame>| {
         let parts = kinds(block).into_values().map(|frames| {
@@ -192,16 +195,16 @@ fn per_round(rounds: &[Vec<Frame>], time: impl Fn(&Frame) -> Option<f64>) -> Opt
 }
 
 impl Comparison {
-    /// Compares two arms round by round; `None` without rounds.
-    pub fn new(arm: &ArmReport, baseline: &ArmReport) -> Option<Self> {
+    /// Compares two variants round by round; `None` without rounds.
+    pub fn new(variant: &VariantTiming, baseline: &VariantTiming) -> Option<Self> {
         let ratio = |time: &dyn Fn(&Frame) -> Option<f64>| {
             Ratio::of(
-                &per_round(&arm.rounds, time)?,
+                &per_round(&variant.rounds, time)?,
                 &per_round(&baseline.rounds, time)?,
             )
         };
         Some(Self {
-            arm: arm.name.clone(),
+            variant: variant.name.clone(),
             baseline: baseline.name.clone(),
             frame: ratio(&|frame| Some(frame.seconds))?,
             vision_encoder: ratio(&|frame| frame.stages.get(VISION).copied()),

@@ -1,8 +1,8 @@
-//! Numbers of repeated measurements.
+//! Statistics of repeated measurements.
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of some values and their spread.
+/// The median of some values, and their quartiles.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Half of the values are below.
@@ -14,7 +14,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Median and quartiles, between neighbours where they fall there; `None` without values.
+    /// Median and quartiles, interpolated linearly between neighbouring values; `None` without values.
     pub fn of(values: &[f64]) -> Option<Self> {
         let sorted = sorted(values);
         Some(Self {
@@ -25,10 +25,10 @@ impl Spread {
     }
 }
 
-/// The ratio of two arms over the rounds of a measurement.
+/// The ratio of two variants' times over the rounds of a trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// The median of the rounds' ratios.
+    /// The median of the ratios of all rounds.
     pub median: f64,
     /// Lower end of the 95% interval of that median (bootstrap over rounds).
     pub low: f64,
@@ -52,7 +52,7 @@ impl Ratio {
         })
     }
 
-    /// Whether the noise is larger than the difference: the interval holds 1.
+    /// Whether the difference is within the noise: the interval contains 1.
     pub fn is_noise(&self) -> bool {
         self.low <= 1.0 && 1.0 <= self.high
     }
@@ -77,11 +77,11 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 
 const RESAMPLES: usize = 2000;
 
-/// 95% of the medians of resampled rounds lie inside. The same values give the same interval.
+/// The interval that contains 95% of the medians of resampled rounds. The same values give the same interval.
 fn interval(rounds: &[f64]) -> Option<(f64, f64)> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = |below: usize| {
-        // Xorshift64*: the quality of the dice is far above what 2000 draws can show.
+        // Xorshift64*: good enough for 2000 draws, and the same on every machine.
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;

@@ -1,25 +1,18 @@
-//! The tables that people read, on a terminal and in Markdown.
+//! The text of a bench report, for a terminal and in Markdown.
 
 use std::collections::BTreeSet;
 
 use super::profile::GraphProfile;
-use super::report::{ArmReport, BenchReport, Case};
+use super::report::{BenchReport, Case, VariantTiming};
 use super::stats::{Ratio, Spread};
 use crate::size;
+use crate::table::{self, Style};
+use crate::words::counted;
 
-/// How a table is to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Columns in line.
-    Plain,
-    /// A table of GitHub's Markdown.
-    Markdown,
-}
-
-/// All of a report: machine, a table of times and memory for each case, and the ratios.
+/// The whole report: the machine, and for each trial a table of times and memory and a table of ratios.
 pub fn render(report: &BenchReport, style: Style) -> String {
     let mut text = format!(
-        "{}\nsnow-ort {}; {} frames to warm up, then {} of {} frames an arm, in turn\n",
+        "{}\nsnow-ort {}; {} frames to warm up, then {} of {} frames for each variant, in alternating order\n",
         report.machine.text(),
         report.snow_ort,
         report.warm_frames,
@@ -37,9 +30,9 @@ pub fn render(report: &BenchReport, style: Style) -> String {
             text.push('\n');
             text.push_str(&ratios(case, style));
         }
-        for arm in &case.arms {
-            for profile in &arm.profile {
-                text.push_str(&format!("\n{}: {}, one run\n", arm.name, profile.role));
+        for variant in &case.variants {
+            for profile in &variant.profile {
+                text.push_str(&format!("\n{}: {}, one run\n", variant.name, profile.role));
                 if style == Style::Markdown {
                     text.push('\n');
                 }
@@ -50,15 +43,16 @@ pub fn render(report: &BenchReport, style: Style) -> String {
     text
 }
 
-/// Operators of a profile that are shown.
-const SHOWN: usize = 10;
+/// The largest number of operators that are shown.
+const MAX_OPERATORS: usize = 10;
 
 fn operators(profile: &GraphProfile, style: Style) -> String {
     let total: f64 = profile.operators.iter().map(|op| op.seconds).sum();
     let header = ["operator", "provider", "nodes", "time", "share"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
-    for operator in profile.operators.iter().take(SHOWN) {
-        rows.push(vec![
+    let mut rows = table::new(style);
+    rows.set_header(header);
+    for operator in profile.operators.iter().take(MAX_OPERATORS) {
+        rows.add_row([
             operator.name.clone(),
             operator.provider.replace("ExecutionProvider", ""),
             format!("{:.0}", operator.nodes),
@@ -66,21 +60,22 @@ fn operators(profile: &GraphProfile, style: Style) -> String {
             format!("{:.1}%", 100.0 * operator.seconds / total.max(1e-12)),
         ]);
     }
-    table(&rows, style)
+    table::text(&rows)
 }
 
 fn rounds_text(report: &BenchReport) -> String {
-    let arms = report.cases.first().and_then(|case| case.arms.first());
-    let rounds = arms.map_or(0, |arm| arm.rounds.len());
-    format!("{rounds} {}", if rounds == 1 { "block" } else { "blocks" })
+    let first = report.cases.first().and_then(|case| case.variants.first());
+    counted(
+        first.map_or(0, |variant| variant.rounds.len() as u64),
+        "block",
+    )
 }
 
 fn heading(case: &Case, style: Style) -> String {
     let texts: Vec<String> = case.texts.iter().map(|text| format!("{text:?}")).collect();
     let objects = match case.objects {
-        _ if !texts.is_empty() => format!("objects found for {}", texts.join(", ")),
-        1 => "1 object".to_owned(),
-        count => format!("{count} objects"),
+        _ if !texts.is_empty() => format!("objects of the texts {}", texts.join(", ")),
+        count => counted(count as u64, "object"),
     };
     match style {
         Style::Plain => format!("{objects}\n"),
@@ -90,75 +85,81 @@ fn heading(case: &Case, style: Style) -> String {
 
 fn times(case: &Case, style: Style) -> String {
     let mut stages: Vec<&str> = Vec::new();
-    for arm in &case.arms {
-        for (name, _) in &arm.stages_s {
+    for variant in &case.variants {
+        for (name, _) in &variant.stages_s {
             if !stages.contains(&name.as_str()) {
                 stages.push(name);
             }
         }
     }
     let once: BTreeSet<&String> = case
-        .arms
+        .variants
         .iter()
-        .flat_map(|arm| arm.ready.once.keys())
+        .flat_map(|variant| variant.ready.once.keys())
         .collect();
-    let mut header = vec!["arm", "px", "precision", "frame"];
+    let mut header = vec!["variant", "px", "precision", "frame"];
     header.extend(&stages);
     let mut header: Vec<String> = header.into_iter().map(str::to_owned).collect();
     header.extend(once.iter().map(|name| format!("{name}, once")));
     header.extend(["first mask", "resident", "arena"].map(str::to_owned));
-    let mut rows = vec![header];
-    for arm in &case.arms {
+    let mut rows = table::new(style);
+    rows.set_header(header);
+    for variant in &case.variants {
         let mut row = vec![
-            arm.name.clone(),
-            arm.ready.resolution.to_string(),
-            arm.ready.precision.clone(),
-            spread(&arm.frame_s),
+            variant.name.clone(),
+            variant.ready.resolution.to_string(),
+            variant.ready.precision.clone(),
+            spread(&variant.frame_s),
         ];
         row.extend(stages.iter().map(|&stage| {
-            let known = arm.stages_s.iter().find(|(name, _)| name == stage);
+            let known = variant.stages_s.iter().find(|(name, _)| name == stage);
             known.map_or("-".to_owned(), |(_, spread)| seconds(spread.median))
         }));
         row.extend(once.iter().map(|name| {
-            let known = arm.ready.once.get(*name);
+            let known = variant.ready.once.get(*name);
             known.map_or("-".to_owned(), |&time| seconds(time))
         }));
-        row.push(seconds(arm.cold_s));
-        row.push(arm.peak_resident_bytes.map_or("-".to_owned(), size::show));
-        row.push(arena(arm));
-        rows.push(row);
+        row.push(seconds(variant.cold_s));
+        row.push(
+            variant
+                .peak_resident_bytes
+                .map_or("-".to_owned(), size::show),
+        );
+        row.push(arena(variant));
+        rows.add_row(row);
     }
-    table(&rows, style)
+    table::text(&rows)
 }
 
-fn arena(arm: &ArmReport) -> String {
-    let bytes = arm.arena_peak_bytes;
+fn arena(variant: &VariantTiming) -> String {
+    let bytes = variant.arena_peak_bytes;
     let text = bytes.map_or("-".to_owned(), size::show);
-    match arm.device_bytes {
+    match variant.device_bytes {
         Some(device) => format!("{text} (device {})", size::show(device)),
         None => text,
     }
 }
 
 fn ratios(case: &Case, style: Style) -> String {
-    let header = ["arm / baseline", "frame", "vision encoder", "the rest"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let header = ["variant / baseline", "frame", "vision encoder", "the rest"];
+    let mut rows = table::new(style);
+    rows.set_header(header);
     let shown = |ratio: &Option<Ratio>| ratio.as_ref().map_or("-".to_owned(), ratio_text);
     for comparison in &case.ratios {
-        rows.push(vec![
-            format!("{} / {}", comparison.arm, comparison.baseline),
+        rows.add_row([
+            format!("{} / {}", comparison.variant, comparison.baseline),
             ratio_text(&comparison.frame),
             shown(&comparison.vision_encoder),
             shown(&comparison.tracker),
         ]);
     }
-    table(&rows, style)
+    table::text(&rows)
 }
 
-/// What stands behind a ratio that says nothing.
+/// Follows a ratio whose difference from 1 is within the noise.
 pub const NOISE: &str = ", within the noise";
 
-/// `0.72 (0.70 to 0.75)`, with a remark where that says nothing.
+/// A ratio and its interval, such as `0.72 (0.70 to 0.75)`, with [`NOISE`] if the interval contains 1.
 pub fn ratio_text(ratio: &Ratio) -> String {
     let text = format!(
         "{:.2} ({:.2} to {:.2})",
@@ -170,7 +171,7 @@ pub fn ratio_text(ratio: &Ratio) -> String {
     }
 }
 
-/// The median, and the quartiles where they show.
+/// The median, with the quartiles in brackets if they differ in the digits that are shown.
 pub fn spread(spread: &Spread) -> String {
     let (factor, unit) = unit_of(spread.median);
     let shown = |value: f64| number(value * factor);
@@ -195,7 +196,7 @@ fn unit_of(seconds: f64) -> (f64, &'static str) {
     }
 }
 
-/// Three digits that count.
+/// A number with three significant digits.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         value if value >= 99.95 => 0,
@@ -203,34 +204,4 @@ pub fn number(value: f64) -> String {
         _ => 2,
     };
     format!("{value:.digits$}")
-}
-
-/// Rows as a table; the first is the header.
-pub fn table(rows: &[Vec<String>], style: Style) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        match style {
-            Style::Markdown => {
-                text.push_str(&format!("| {} |\n", row.join(" | ")));
-                if index == 0 {
-                    text.push_str(&format!("|{}\n", " --- |".repeat(columns)));
-                }
-            }
-            Style::Plain => {
-                let mut line = String::from(" ");
-                for (column, cell) in row.iter().enumerate() {
-                    let padding = width(column) - cell.chars().count();
-                    line.push_str(&format!(" {cell}{}", " ".repeat(padding + 1)));
-                }
-                text.push_str(line.trim_end());
-                text.push('\n');
-            }
-        }
-    }
-    text
 }

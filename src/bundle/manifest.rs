@@ -6,15 +6,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The schema version that this program writes about and reads.
+/// Name of the manifest inside of a bundle's folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// The schema version of this program's own types.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The schema versions that this program reads: its own and the one before (the first version has none before it).
+/// The schema versions that this program reads: its own and the one before, if there is one.
 pub fn accepted_versions() -> std::ops::RangeInclusive<u32> {
     SCHEMA_VERSION.saturating_sub(1).max(1)..=SCHEMA_VERSION
 }
 
-/// What a bundle holds: one model at one resolution and one precision, as ONNX graphs, with everything that a
+/// The content of a bundle: one model at one resolution and one precision, as ONNX graphs, with everything that a
 /// program needs to run them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
@@ -36,16 +39,16 @@ pub struct Manifest {
     pub preprocess: Preprocess,
     /// The ONNX graphs, one per role.
     pub graphs: Vec<GraphFile>,
-    /// The memory policy: which frames are remembered and recalled.
+    /// The memory policy: which frames are stored and recalled.
     pub policy: Policy,
     /// Sizes and thresholds of mask logits and mask prompts.
     pub masks: Masks,
     /// Layout of one stored memory entry.
     pub memory: Memory,
-    /// The detector; absent in a bundle that only tracks.
+    /// The detector; absent in a bundle that can only track.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detector: Option<Detector>,
-    /// The checkpoint that the bundle was made from.
+    pub detector: Option<DetectorSpec>,
+    /// The checkpoint that was exported.
     pub source: Source,
     /// Files of golden vectors from the unpatched reference.
     #[serde(default)]
@@ -60,7 +63,7 @@ impl Manifest {
         self.graphs.iter().find(|graph| graph.role == role)
     }
 
-    /// By how many channels the keys of the memory attention are wider than its values, which are stored memories.
+    /// Channels by which the keys of the memory attention are wider than its values, which are the stored memories.
     pub fn value_gap(&self) -> usize {
         let attention = self.graph(Role::MemoryAttention);
         let features = attention.and_then(|graph| {
@@ -75,12 +78,12 @@ impl Manifest {
         }
     }
 
-    /// How many files the manifest lists.
+    /// Number of files that the manifest lists.
     pub fn files(&self) -> usize {
         self.file_bytes().count()
     }
 
-    /// Bytes of all files that the manifest lists.
+    /// Size in bytes of all files that the manifest lists.
     pub fn bytes(&self) -> u64 {
         self.file_bytes().sum()
     }
@@ -123,9 +126,9 @@ impl Manifest {
 pub enum Precision {
     /// 32-bit floating point throughout.
     Fp32,
-    /// 16-bit floating point, with 32-bit islands where the export names them.
+    /// 16-bit floating point; some parts stay in 32-bit where the export says so.
     Fp16,
-    /// 32-bit floating point with linear layers in 8-bit integers; for processors.
+    /// 32-bit floating point with linear layers in 8-bit integers; for CPUs.
     Int8,
 }
 
@@ -153,7 +156,7 @@ pub struct Preprocess {
     pub layout: String,
     /// Order of the colour channels, e.g. `rgb`.
     pub channels: String,
-    /// Factor on the 8-bit values before the mean is taken off.
+    /// Factor that the 8-bit values are multiplied by before the mean is subtracted.
     pub scale: f64,
     /// Mean per channel, after scaling.
     pub mean: [f64; 3],
@@ -163,34 +166,34 @@ pub struct Preprocess {
     pub in_graph: bool,
 }
 
-/// What a graph does.
+/// The task of a graph.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Image to features.
+    /// Computes the features of an image.
     VisionEncoder,
-    /// Features and the bank's memory to features conditioned on that memory.
+    /// Computes features that are conditioned on the entries of the memory bank.
     MemoryAttention,
-    /// Features and prompts to mask logits, scores and object pointers.
+    /// Computes mask logits, scores and object pointers from features and prompts.
     MaskDecoder,
-    /// Features and masks to a memory entry.
+    /// Computes a memory entry from features and masks.
     MemoryEncoder,
-    /// Text to text features.
+    /// Computes the features of a text.
     TextEncoder,
-    /// The backbone's tokens to the detector's own features of an image.
+    /// Computes the detector's features of an image from the backbone's tokens.
     DetectorFeatures,
-    /// Example boxes to tokens beside those of a text.
+    /// Computes tokens of example boxes, which are appended to those of a text.
     GeometryEncoder,
-    /// Image features and text to candidates: boxes and scores.
+    /// Computes candidates, which are boxes with scores, from image features and a text.
     Detector,
-    /// Some candidates to their masks.
+    /// Computes the masks of some candidates.
     DetectorMasks,
 }
 
 impl Role {
-    /// The roles without which nothing can be tracked.
+    /// The roles that every bundle has, because tracking needs them.
     pub const REQUIRED: [Role; 4] = [
         Role::VisionEncoder,
         Role::MemoryAttention,
@@ -198,7 +201,7 @@ impl Role {
         Role::MemoryEncoder,
     ];
 
-    /// The roles that a bundle with a detector has besides.
+    /// The additional roles of a bundle with a detector.
     pub const DETECTOR: [Role; 5] = [
         Role::TextEncoder,
         Role::DetectorFeatures,
@@ -232,7 +235,7 @@ impl std::fmt::Display for Role {
 /// One ONNX graph of the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphFile {
-    /// What the graph does.
+    /// The graph's task.
     pub role: Role,
     /// Path of the `.onnx` file, relative to the bundle's folder.
     pub file: String,
@@ -266,7 +269,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Number format of the elements.
     pub dtype: DType,
-    /// One item per axis: a fixed size, or the name of a dynamic one.
+    /// One item per axis: a fixed size, or the name of a dynamic size.
     pub shape: Vec<Dim>,
 }
 
@@ -365,8 +368,8 @@ pub struct Policy {
     pub multimask_min_points: u32,
     /// Most points of a prompt for which several masks are predicted (a box counts as two points).
     pub multimask_max_points: u32,
-    /// Only tracked frames whose memory score (certainty of the object times estimated IoU, 0 to 1) is above this are
-    /// recalled; absent where all are.
+    /// Recalls only tracked frames with a memory score (probability of the object times estimated IoU, 0 to 1) above this;
+    /// absent to recall all.
     #[schemars(range(min = 0, max = 1))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_selection: Option<f64>,
@@ -381,9 +384,9 @@ pub struct Masks {
     /// Side of the square mask that a mask prompt is resized to.
     #[schemars(range(min = 1))]
     pub prompt_size: u32,
-    /// A resized mask prompt's value from which a pixel belongs to the object.
+    /// A pixel of a resized mask prompt belongs to the object from this value on.
     pub prompt_threshold: f64,
-    /// A logit above this belongs to the object.
+    /// A pixel belongs to the object if its logit is above this.
     pub threshold: f64,
     /// The logit of every pixel of an object that is not visible.
     pub no_object_logit: f64,
@@ -404,71 +407,72 @@ pub struct Memory {
     pub rounding: String,
 }
 
-/// What finds objects from text and example boxes.
+/// The detector of a bundle: it detects objects from text and example boxes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Detector {
+pub struct DetectorSpec {
     /// The tokenizer, in the format of Hugging Face's `tokenizers`.
     pub tokenizer: DataFile,
-    /// Candidates that the detector looks at.
+    /// Number of candidates for each text.
     #[schemars(range(min = 1))]
     pub queries: u32,
-    /// Most tokens of a text, its start and end included.
+    /// Most tokens of a text, start and end tokens included.
     #[schemars(range(min = 3))]
     pub max_text_tokens: u32,
-    /// Channels of the detector's features.
+    /// Number of channels of the detector's features.
     #[schemars(range(min = 1))]
     pub hidden: u32,
-    /// The text that stands for none where there are only example boxes.
+    /// The text that is used where only example boxes are given.
     pub boxes_only_text: String,
-    /// How found objects are followed in a video.
+    /// Parameters of text tracking.
     #[serde(rename = "loop")]
-    pub follow: Follow,
+    pub text_tracking: TextTrackingSpec,
 }
 
-/// Parameters of the loop that finds objects in a video and follows them, as the reference's configuration has them.
+/// Parameters of text tracking, which detects objects in a video and tracks them, from the reference's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Follow {
-    /// A candidate with a score above this is found.
+pub struct TextTrackingSpec {
+    /// A candidate with a score above this is a detection.
     pub score_threshold: f64,
-    /// Of two found objects whose masks overlap with more than this IoU, the one with the lower score is dropped; 0
+    /// Mask NMS: of two detections whose masks have a greater IoU than this, the one with the lower score is dropped; 0
     /// drops none.
     pub nms_iou: f64,
-    /// From this IoU on, a found object is one that is tracked already.
+    /// A detection matches a track if the IoU of their masks is at least this.
     pub match_iou: f64,
-    /// From this IoU on, a tracked object is confirmed by a found one.
+    /// A detection confirms a track if the IoU of their masks is at least this.
     pub track_match_iou: f64,
-    /// A found object that is new is tracked from this score on.
+    /// Lowest score of a detection without a match that begins a track.
     pub new_object_score: f64,
-    /// Whether a confirmed object's own mask is remembered anew; otherwise the found one is.
+    /// Whether reconditioning stores the mask of the track; otherwise it stores the mask of the detection.
     pub recondition_on_track_masks: bool,
-    /// Every so many frames confirmed objects are remembered as if they had been prompted; 0 for never.
+    /// Every so many frames, confirmed tracks are reconditioned: the frame is stored as a conditioning frame, as if it had
+    /// a prompt; 0 for never.
     pub recondition_every: u32,
-    /// Least score for that, of the found object and of the track.
+    /// Lowest score of the detection and of the track for reconditioning.
     pub recondition_score: f64,
-    /// Least IoU for that.
+    /// Lowest IoU of the detection and the track for reconditioning.
     pub recondition_iou: f64,
-    /// Frames for which results are held back, and objects that turn out to be mistaken are removed.
+    /// Number of frames for which results are held back, so that a track that is removed meanwhile is left out of them.
     pub hotstart_delay: u32,
-    /// Frames without confirmation after which a new object is removed.
+    /// A new track is removed after this many frames without a detection that confirms it.
     pub hotstart_unmatched: u32,
-    /// Frames as a duplicate after which a new object is removed.
+    /// A new track is removed after this many frames as a duplicate of an older track.
     pub hotstart_duplicate: u32,
-    /// Whether only new objects are suppressed for want of confirmation.
+    /// Whether tracks that no detection confirms are suppressed only while they are new.
     pub suppress_unmatched_only_within_hotstart: bool,
-    /// What a new object's keep-alive counter starts at.
+    /// First value of a track's keep-alive counter.
     pub keep_alive_init: i32,
-    /// The greatest keep-alive counter.
+    /// Greatest value of the keep-alive counter.
     pub keep_alive_max: i32,
-    /// The least keep-alive counter.
+    /// Lowest value of the keep-alive counter.
     pub keep_alive_min: i32,
     /// Whether an empty mask lowers the keep-alive counter.
     pub keep_alive_falls_when_empty: bool,
-    /// Of two tracks whose masks overlap with at least this IoU, the one that was hidden more recently is suppressed; 0
-    /// suppresses none.
+    /// Of two tracks whose masks have at least this IoU, the one that was hidden more recently is suppressed; 0 suppresses
+    /// none.
     pub occlusion_iou: f64,
-    /// Holes and specks of up to so many pixels of the low-resolution mask are filled and removed; 0 leaves them.
+    /// Holes of up to this many pixels of the low-resolution mask are filled, and specks of this size removed; 0 for none.
     pub fill_hole_area: u32,
-    /// Most objects that are tracked.
+    /// Most objects that are tracked at once.
     pub max_objects: u32,
 }
 
@@ -481,9 +485,9 @@ pub struct Source {
     pub model_type: String,
     /// SHA-256 over the checkpoint's weights, 64 hexadecimal digits.
     pub sha256: String,
-    /// The checkpoint's licence.
+    /// Licence of the checkpoint.
     pub licence: String,
-    /// True when the weights are random: the masks mean nothing.
+    /// Whether the weights are random, so that the masks are meaningless.
     pub random_weights: bool,
 }
 
@@ -496,7 +500,7 @@ pub struct GoldenFile {
     pub sha256: String,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// What the vectors cover, e.g. `rollout`.
+    /// The part of the model that the vectors cover, e.g. `rollout`.
     pub kind: String,
 }
 

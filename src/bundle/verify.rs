@@ -1,4 +1,4 @@
-//! Are a bundle's files the ones that were exported? Paths, sizes and hashes.
+//! Checks that a bundle's files are the ones that were exported: paths, sizes and hashes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::{BundleError, MANIFEST_FILE, Manifest};
+use super::error::BundleError;
+use super::manifest::{MANIFEST_FILE, Manifest};
 
 /// One file that the manifest lists.
 struct Listed<'a> {
@@ -19,7 +20,10 @@ struct Listed<'a> {
 }
 
 /// Checks every file that the manifest lists: its path stays inside of `dir`, it exists, and it has the listed size
-/// and sha256. Cheap checks of all files come before the first hash.
+/// and sha256. The cheap checks of all files come before the first hash.
+///
+/// # Errors
+/// The first problem in the manifest's order.
 pub(super) fn files(dir: &Path, manifest: &Manifest) -> Result<(), BundleError> {
     let listed = list(manifest);
     let remedy = manifest.export_command();
@@ -159,22 +163,24 @@ fn hash_all(listed: &[Listed<'_>], paths: &[PathBuf], remedy: &str) -> Result<()
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let first: Mutex<Option<(usize, BundleError)>> = Mutex::new(None);
+    let check_all = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(entry), Some(path)) = (listed.get(index), paths.get(index)) else {
+                return;
+            };
+            let Err(error) = check_hash(entry, path, remedy) else {
+                continue;
+            };
+            let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
+            if first.as_ref().is_none_or(|(known, _)| index < *known) {
+                *first = Some((index, error));
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..cores.min(listed.len()) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let (Some(entry), Some(path)) = (listed.get(index), paths.get(index)) else {
-                        return;
-                    };
-                    if let Err(error) = check_hash(entry, path, remedy) {
-                        let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
-                        if first.as_ref().is_none_or(|(known, _)| index < *known) {
-                            *first = Some((index, error));
-                        }
-                    }
-                }
-            });
+            scope.spawn(check_all);
         }
     });
     match first.into_inner().unwrap_or_else(|e| e.into_inner()) {

@@ -1,30 +1,36 @@
 //! `snow-ort plan`: what a run would need, without a clip.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{BundleArgs, PolicyArgs, RuntimeArgs, one_or_more};
-use super::budget::{self, Answer, Demand, Looking};
-use super::{counted, models, propose, say, texts};
+use super::args::{BundleArgs, EngineArgs, PolicyArgs, one_or_more};
+use super::proposal_args::GraphArgs;
+use super::{counted, hints, say, text_args};
 use crate::bundle::Bundle;
-use crate::memory::{DetectorWorkspace, Plan, Presence};
-use crate::runtime::Runtime;
+use crate::memory::budget::{self, Budget, DetectorUse, Request};
+use crate::memory::{DetectorWorkspace, Plan, Presence, ProposalCost};
+use crate::proposals::form;
+use crate::proposals::proposer::Proposer;
+use crate::runtime::Engine;
+use crate::session::check_checkpoint;
 use crate::size;
-use crate::text_tracking::follows;
+use crate::table::{self, Style};
+use crate::text_tracking::check_text_tracking;
+use crate::tracker::memory_policy::Selection;
 
 const PLAN_HELP: &str = "\
-The total bounds the arena that all graphs share, which `snow-ort run --mem-limit` reserves before the first frame: \
-weights, shared features, the bank of memories once it is full, and the work of the graph that needs most beside it, with room for gaps between tensors. \
-It is for objects that are prompted once each, on the same frame of a long clip; with --texts for objects that are found one by \
-one and conditioned anew as often as the bundle's loop does on 10,000 frames.
+The total is what `snow-ort run --mem-limit` reserves before the first frame: weights, shared features, the full memory \
+bank, the work of the largest graph, and room for gaps between tensors. It assumes objects with one prompt each, on the \
+same frame of a long clip; with --texts, objects that are detected one by one in 10,000 frames.
 
-What a graph needs is measured the first time, by running it alone for one object and for two; the result is kept in \
-$XDG_CACHE_HOME/snow-ort (~/.cache/snow-ort), for this bundle, library, provider and number of threads.
+Graphs are measured once, by running them for one object and for two. The result is kept in $XDG_CACHE_HOME/snow-ort \
+(~/.cache/snow-ort), for this bundle, library, provider and number of threads. docs/memory.md
 
-Exit codes: 0 done; 1 done, but no bundle fits in --mem-limit; 2 could not do it.";
+Exit codes: 0: finished; 1: finished, but no bundle fits in --mem-limit; 2: could not finish.";
 
 /// Arguments of `snow-ort plan`.
 #[derive(Debug, Args)]
@@ -33,7 +39,7 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     pub bundles: BundleArgs,
 
-    /// Objects to follow
+    /// Objects to track
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = one_or_more)]
     pub objects: NonZeroUsize,
 
@@ -46,13 +52,13 @@ pub(super) struct PlanArgs {
     pub chunk: Option<NonZeroUsize>,
 
     #[command(flatten)]
-    pub proposals: propose::GraphArgs,
+    pub proposals: GraphArgs,
 
-    /// The objects are found for so many texts, as `run --text` finds them, and come one by one
+    /// Plan for objects that this many texts detect, as `run --text` does
     #[arg(long, value_name = "N", conflicts_with = "proposals", allow_negative_numbers = true, value_parser = one_or_more)]
     pub texts: Option<NonZeroUsize>,
 
-    /// Look for them at this resolution, as `run --det-res` does
+    /// Detect at this resolution, as `run --det-res` does
     #[arg(
         long,
         value_name = "PIXELS",
@@ -65,7 +71,7 @@ pub(super) struct PlanArgs {
     pub policy: PolicyArgs,
 
     #[command(flatten)]
-    pub runtime: RuntimeArgs,
+    pub engine: EngineArgs,
 
     /// Print JSON instead of a table
     #[arg(long)]
@@ -89,47 +95,13 @@ struct Planned {
 
 /// Runs the command; returns whether a bundle fits in the limit, if there is one.
 pub(super) fn run(args: &PlanArgs) -> Result<bool> {
-    let dirs = models::all(&args.bundles)?;
-    let mut runtime = Runtime::load(&args.runtime.options(args.mem_limit))?;
-    let proposals = propose::cost(&args.proposals, args.mem_limit, &args.runtime)?;
+    let dirs = args.bundles.dirs()?;
+    let options = args.engine.config().options(args.mem_limit);
+    let mut engine = Engine::load(&options)?;
+    let proposals = proposal_cost(args)?;
     let mut all = Vec::with_capacity(dirs.len());
     for dir in &dirs {
-        let mut bundle = Bundle::open(dir)?;
-        args.policy.apply(&mut bundle);
-        let detecting = texts::detecting(args.det_res, args.bundles.models.as_deref(), &bundle)?;
-        let looking = args
-            .texts
-            .map(|texts| Looking::with(&bundle, detecting.as_ref(), texts.get()));
-        let objects = args.objects.get();
-        let groups = match &looking {
-            Some(looking) => {
-                follows(&bundle)?;
-                budget::found(&bundle, looking, objects)?
-            }
-            None => budget::alike(&bundle, objects)?,
-        };
-        let demand = Demand {
-            bundle: &bundle,
-            groups,
-            looking,
-            chunk: args.chunk.map(Into::into),
-            limit: args.mem_limit,
-            provider: args.runtime.provider,
-            proposals,
-        };
-        let Answer { plan, refusal, .. } = budget::answer(&demand, &mut runtime)?;
-        let manifest = bundle.manifest();
-        all.push(Planned {
-            model: dir.display().to_string(),
-            name: manifest.name.clone(),
-            resolution: manifest.resolution,
-            precision: manifest.precision.to_string(),
-            provider: args.runtime.provider.to_string(),
-            limit_bytes: args.mem_limit,
-            fits: refusal.is_none(),
-            refusal,
-            plan,
-        });
+        all.push(plan(args, dir, proposals, &mut engine)?);
     }
     if args.json {
         say(&serde_json::to_string_pretty(&all)?);
@@ -139,6 +111,80 @@ pub(super) fn run(args: &PlanArgs) -> Result<bool> {
         }
     }
     Ok(all.iter().any(|planned| planned.fits))
+}
+
+fn plan(
+    args: &PlanArgs,
+    dir: &Path,
+    proposals: Option<ProposalCost>,
+    engine: &mut Engine,
+) -> Result<Planned> {
+    let mut bundle = Bundle::open(dir)?;
+    if let Some(Selection(above)) = args.policy.memory_selection {
+        bundle.select_memories(above);
+    }
+    let detector_bundle = match args.det_res {
+        Some(resolution) => {
+            let models = args.bundles.models.as_deref();
+            text_args::detector_bundle(resolution, dir, bundle.manifest(), models)?
+        }
+        None => None,
+    };
+    let detector_bundle = match &detector_bundle {
+        Some(dir) => Some(Bundle::open(dir)?),
+        None => None,
+    };
+    if let Some(detector) = &detector_bundle {
+        check_checkpoint(detector, &bundle)?;
+    }
+    let detector = args
+        .texts
+        .map(|texts| DetectorUse::with(&bundle, detector_bundle.as_ref(), texts.get()));
+    let objects = args.objects.get();
+    let groups = match &detector {
+        Some(detector) => {
+            check_text_tracking(&bundle)?;
+            budget::detected(&bundle, detector, objects)?
+        }
+        None => budget::prompted_once(&bundle, objects)?,
+    };
+    let request = Request {
+        bundle: &bundle,
+        groups,
+        detector,
+        chunk: args.chunk.map(Into::into),
+        limit: args.mem_limit,
+        provider: args.engine.provider,
+        proposals,
+    };
+    let Budget {
+        plan, over_limit, ..
+    } = budget::budget(&request, engine)?;
+    let manifest = bundle.manifest();
+    Ok(Planned {
+        model: dir.display().to_string(),
+        name: manifest.name.clone(),
+        resolution: manifest.resolution,
+        precision: manifest.precision.to_string(),
+        provider: args.engine.provider.to_string(),
+        limit_bytes: args.mem_limit,
+        fits: over_limit.is_none(),
+        refusal: over_limit.as_ref().map(hints::over_limit),
+        plan,
+    })
+}
+
+/// What the graph of proposals needs.
+fn proposal_cost(args: &PlanArgs) -> Result<Option<ProposalCost>> {
+    let Some(graph) = args.proposals.config() else {
+        return Ok(None);
+    };
+    let digest = form::digest(&graph.file)?;
+    let limit = args.mem_limit;
+    let mut engine = Engine::load(&args.engine.config().options(limit))?;
+    let mut proposer = Proposer::open(&graph.file, digest, graph.image_size, limit, &engine)?;
+    let again = graph.detect_every.is_some();
+    Ok(Some(proposer.measure(again, limit, &mut engine)?))
 }
 
 fn show(planned: &Planned) {
@@ -159,14 +205,18 @@ fn show(planned: &Planned) {
     };
     let bank = format!("{} an object", size::show(plan.bank_bytes_per_object));
     let workspace = &plan.workspace_bytes;
-    let (proposals, looking) = match plan.proposals {
+    let (proposals, proposal_note) = match plan.proposals {
         None => (0, String::new()),
         Some(part) => {
             let weights = size::show(part.weights_bytes);
             let why = match part.presence {
                 Presence::Before => format!("with {weights} of weights, before the rest is loaded"),
-                Presence::InTurn => format!("with {weights} of weights, in turn"),
-                Presence::Loaded => format!("work, in turn; {weights} of weights stay loaded"),
+                Presence::InTurn => {
+                    format!("with {weights} of weights, not at the same time as the others")
+                }
+                Presence::Loaded => {
+                    format!("work, one graph at a time; {weights} of weights stay loaded")
+                }
             };
             let bytes = match part.presence {
                 Presence::Loaded => part.workspace_bytes,
@@ -194,40 +244,62 @@ fn show(planned: &Planned) {
         ("detector weights", weights_of, weights),
         ("shared features", plan.shared_features_bytes, ""),
         ("bank of memories", plan.bank_bytes, &bank),
-        ("vision_encoder", workspace.vision_encoder, "work, in turn"),
+        (
+            "vision_encoder",
+            workspace.vision_encoder,
+            "work, one graph at a time",
+        ),
         (
             "memory_attention",
             workspace.memory_attention,
-            "work, in turn",
+            "work, one graph at a time",
         ),
-        ("mask_decoder", workspace.mask_decoder, "work, in turn"),
-        ("memory_encoder", workspace.memory_encoder, "work, in turn"),
+        (
+            "mask_decoder",
+            workspace.mask_decoder,
+            "work, one graph at a time",
+        ),
+        (
+            "memory_encoder",
+            workspace.memory_encoder,
+            "work, one graph at a time",
+        ),
         (
             "detector images",
             work(|work| work.vision_encoder),
-            "work, in turn",
+            "work, one graph at a time",
         ),
         (
             "detector_features",
             work(|work| work.features),
-            "work, in turn",
+            "work, one graph at a time",
         ),
-        ("detector", work(|work| work.search), "work, in turn"),
-        ("detector_masks", work(|work| work.masks), "work, in turn"),
-        ("proposals", proposals, &looking),
+        (
+            "detector",
+            work(|work| work.search),
+            "work, one graph at a time",
+        ),
+        (
+            "detector_masks",
+            work(|work| work.masks),
+            "work, one graph at a time",
+        ),
+        ("proposals", proposals, &proposal_note),
         ("in use at once", plan.in_use_bytes, "with the largest work"),
         ("headroom", plan.headroom_bytes, "for gaps between tensors"),
         ("total", plan.total_bytes, ""),
     ];
+    let mut table = table::new(Style::Plain);
     for (name, bytes, note) in rows {
-        // The processor's arena has no gaps, and few runs look for objects.
+        // The processor's arena has no gaps, and few runs have proposals or texts.
         let optional = ["headroom", "proposals", "text_encoder"].contains(&name);
         if (optional || name.starts_with("detector")) && bytes == 0 {
             continue;
         }
-        let line = format!("  {name:<17} {:>9}  {note}", size::show(bytes));
-        say(line.trim_end());
+        table.add_row([name, &size::show(bytes), note]);
     }
+    table::align_right(&mut table, &[1]);
+    say(table::text(&table).trim_end_matches('\n'));
     match (&planned.refusal, planned.limit_bytes) {
         (Some(why), _) => say(&format!("  does not fit: {why}")),
         (None, Some(limit)) => say(&format!("  fits in {}", size::show(limit))),

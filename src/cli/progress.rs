@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{complain, counted, say};
+use super::{complain, counted};
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Where a run stands.
 pub(super) enum Progress {
     Silent,
-    Told,
     Bar(ProgressBar),
     Lines {
         name: String,
@@ -63,16 +62,10 @@ impl Progress {
         Self::Bar(bar)
     }
 
-    /// For a program that counts the lines of standard output, one for each frame.
-    pub fn told() -> Self {
-        Self::Told
-    }
-
     /// One frame more is done.
     pub fn frame(&mut self) {
         match self {
             Self::Silent => {}
-            Self::Told => say("frame"),
             Self::Bar(bar) => {
                 bar.inc(1);
                 // The container's count is a hint: there may be more frames.
@@ -99,7 +92,7 @@ impl Progress {
     /// The end, whatever its reason.
     pub fn finish(self) {
         match self {
-            Self::Silent | Self::Told => {}
+            Self::Silent => {}
             Self::Bar(bar) => bar.finish_and_clear(),
             Self::Lines {
                 name, done, start, ..

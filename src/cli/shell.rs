@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::args::Cli;
+use super::Cli;
 use super::{complain, say};
 
 /// Arguments of `snow-ort completions`.

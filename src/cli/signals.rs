@@ -7,19 +7,17 @@ use anyhow::{Context as _, Result};
 
 use super::{EXIT_FAILED, complain};
 use crate::output::Unfinished;
+use crate::session::Stop;
 
 const PREPARING: u8 = 0;
 const TRACKING: u8 = 1;
 const ASKED: u8 = 2;
 
-/// Whether the user asked for the end.
+/// Takes signals, and turns the first one during a run into a request to stop.
 #[derive(Debug, Clone)]
-pub struct Interrupt(Arc<AtomicU8>);
-
-impl Default for Interrupt {
-    fn default() -> Self {
-        Self(Arc::new(AtomicU8::new(PREPARING)))
-    }
+pub(super) struct Interrupt {
+    state: Arc<AtomicU8>,
+    stop: Stop,
 }
 
 impl Interrupt {
@@ -34,12 +32,16 @@ impl Interrupt {
         unfinished: &Unfinished,
         words: impl Fn() -> String + Send + 'static,
     ) -> Result<Self> {
-        let interrupt = Self::default();
-        let state = Arc::clone(&interrupt.0);
+        let interrupt = Self {
+            state: Arc::new(AtomicU8::new(PREPARING)),
+            stop: Stop::default(),
+        };
+        let (state, stop) = (Arc::clone(&interrupt.state), interrupt.stop.clone());
         let unfinished = unfinished.clone();
         ctrlc::set_handler(move || {
             let asked = state.compare_exchange(TRACKING, ASKED, Ordering::SeqCst, Ordering::SeqCst);
             if asked.is_ok() {
+                stop.request();
                 complain("interrupted: finishing the frame at hand (again to leave at once)");
                 return;
             }
@@ -55,12 +57,12 @@ impl Interrupt {
 
     /// From now on a first signal only asks for the end.
     pub(super) fn tracking(&self) {
-        self.0.store(TRACKING, Ordering::SeqCst);
+        self.state.store(TRACKING, Ordering::SeqCst);
     }
 
-    /// Whether the end was asked for.
-    pub fn asked(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == ASKED
+    /// The flag that the first signal during a run sets.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
     }
 }
 

@@ -1,77 +1,27 @@
-//! How alike the masks of two runs of one clip are.
+//! How well the masks of two runs of one clip agree.
 
-use std::path::Path;
+use super::error::{AbError, results};
+use super::report::{Agreement, FrameIou, ObjectAgreement};
+use crate::masks::Rle;
+use crate::session::report::{FrameTracks, TracksReader};
 
-use serde::{Deserialize, Serialize};
-
-use super::AbError;
-use crate::media::mask::{rle_overlap, rle_runs};
-use crate::session::report::{FrameTracks, Rle, TracksReader};
-
-/// Below this a mask shows something else.
+/// Below this IoU a mask shows something else.
 pub const LOST: f64 = 0.5;
 
-/// How a run's masks agree with another's, all objects together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Agreement {
-    /// Mean over objects of their mean IoU.
-    pub iou: f64,
-    /// The lowest IoU of an object on a frame.
-    pub worst_iou: f64,
-    /// Its frame.
-    pub worst_frame: u64,
-    /// Its object.
-    pub worst_object: u32,
-    /// The first frame on which an object's IoU is below 0.5; null if there is none.
-    pub first_below: Option<u64>,
-    /// Objects whose IoU is below 0.5 from some frame to the end.
-    pub objects_lost: u64,
-    /// Each object, by id.
-    pub objects: Vec<ObjectAgreement>,
-}
-
-/// How one object's masks agree.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ObjectAgreement {
-    /// The object's id in the baseline.
-    pub object: u32,
-    /// Mean IoU over the frames from its first prompt on; of an object that was found, over the frames on which either of
-    /// the two runs shows it.
-    pub iou: f64,
-    /// The lowest.
-    pub worst_iou: f64,
-    /// Its frame.
-    pub worst_frame: u64,
-    /// The first frame with an IoU below 0.5; null if there is none.
-    pub first_below: Option<u64>,
-    /// The frame from which on the IoU stays below 0.5 to the end; null if it does not.
-    pub lost_from: Option<u64>,
-    /// Each of these frames.
-    pub per_frame: Vec<FrameIou>,
-}
-
-/// One object on one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct FrameIou {
-    /// The frame.
-    pub frame: u64,
-    /// Intersection over union of the two masks, 0 to 1; 1 if both are empty.
-    pub iou: f64,
-}
-
-/// The frame from which on a series stays below [`LOST`] to its end; `None` if its last value does not.
+/// The frame from which on a series of frames and values stays below [`LOST`]; `None` if its last value does not.
 pub fn lost_from(series: impl DoubleEndedIterator<Item = (u64, f64)>) -> Option<u64> {
     let tail = series.rev().take_while(|(_, value)| *value < LOST);
     tail.last().map(|(frame, _)| frame)
 }
 
-/// Compares two runs' tracks.json frame by frame, with each object's whole mask, also where another object is in front.
+/// Compares two tracks.json frame by frame, object by object. Masks are whole, also behind other objects. `None` without
+/// an object.
 ///
 /// # Errors
-/// A file that cannot be read, masks that are none, or runs of different lengths.
+/// [`AbError::Results`] for a file or a mask that cannot be read, and for runs of different lengths.
 pub fn compare(baseline: TracksReader, other: TracksReader) -> Result<Option<Agreement>, AbError> {
     let mut objects: Vec<ObjectAgreement> = Vec::new();
-    side_by_side(baseline, other, |[expected, got]| {
+    frame_by_frame(baseline, other, |[expected, got]| {
         for track in &expected.objects {
             let counterpart = got.objects.iter().find(|o| o.object == track.object);
             let counterpart = counterpart
@@ -95,22 +45,14 @@ pub fn compare(baseline: TracksReader, other: TracksReader) -> Result<Option<Agr
     Ok(Agreement::of(objects))
 }
 
-/// What is wrong with a run's results.
-pub(super) fn bad<E: ToString>(path: &Path) -> impl Fn(E) -> AbError {
-    move |detail| AbError::Results {
-        path: path.to_owned(),
-        detail: detail.to_string(),
-    }
-}
-
-/// Goes through two runs frame by frame; what `look` has to say against a frame is said of the second run.
+/// Calls `visit` with each frame of two runs. Its error text is reported for the second run.
 ///
 /// # Errors
-/// A file that cannot be read, runs of different lengths, and what `look` says.
-pub(super) fn side_by_side(
+/// [`AbError::Results`] for a file that cannot be read, for runs of different lengths, and for an error of `visit`.
+pub(super) fn frame_by_frame(
     baseline: TracksReader,
     other: TracksReader,
-    mut look: impl FnMut([&FrameTracks; 2]) -> Result<(), String>,
+    mut visit: impl FnMut([&FrameTracks; 2]) -> Result<(), String>,
 ) -> Result<(), AbError> {
     let (theirs, ours) = (baseline.path().to_owned(), other.path().to_owned());
     let (mut baseline, mut other) = (baseline, other);
@@ -118,11 +60,14 @@ pub(super) fn side_by_side(
         match (baseline.next(), other.next()) {
             (None, None) => return Ok(()),
             (Some(expected), Some(got)) => {
-                let (expected, got) = (expected.map_err(bad(&theirs))?, got.map_err(bad(&ours))?);
-                look([&expected, &got]).map_err(bad(&ours))?;
+                let (expected, got) = (
+                    expected.map_err(results(&theirs))?,
+                    got.map_err(results(&ours))?,
+                );
+                visit([&expected, &got]).map_err(results(&ours))?;
             }
             _ => {
-                return Err(bad(&ours)(format!(
+                return Err(results(&ours)(format!(
                     "it has another number of frames than {}",
                     theirs.display()
                 )));
@@ -133,19 +78,8 @@ pub(super) fn side_by_side(
 
 /// Intersection over union of two masks; 1 if both are empty.
 pub(super) fn iou(one: &Rle, other: &Rle) -> Result<f64, String> {
-    if one.size != other.size {
-        return Err(format!(
-            "masks of {:?} and {:?} pixels",
-            one.size, other.size
-        ));
-    }
-    let [height, width] = one.size;
-    let runs = |rle: &Rle| rle_runs(&rle.counts, width, height).map_err(|error| error.to_string());
-    let (both, either) = rle_overlap(&runs(one)?, &runs(other)?);
-    Ok(match either {
-        0 => 1.0,
-        _ => both as f64 / either as f64,
-    })
+    let iou = one.iou(other).map_err(|error| error.to_string())?;
+    Ok(iou.or(1.0))
 }
 
 impl ObjectAgreement {
@@ -161,12 +95,12 @@ impl ObjectAgreement {
         }
     }
 
-    /// The figures of `per_frame`, which has a frame.
+    /// Fills in the figures of `per_frame`, which must not be empty.
     fn summed(mut self) -> Self {
         let series = &self.per_frame;
         let sum: f64 = series.iter().map(|frame| frame.iou).sum();
         self.iou = sum / series.len() as f64;
-        // The first of equals: where it goes wrong is of more use than where it stays so.
+        // The first of equal ones: it shows where the masks begin to differ.
         let worst = series.iter().min_by(|a, b| a.iou.total_cmp(&b.iou));
         if let Some(worst) = worst {
             (self.worst_iou, self.worst_frame) = (worst.iou, worst.frame);
@@ -179,7 +113,7 @@ impl ObjectAgreement {
 }
 
 impl Agreement {
-    /// The figures of all objects; `None` without one.
+    /// Computes the figures of all objects from their `per_frame`; `None` without an object.
     pub fn of(objects: Vec<ObjectAgreement>) -> Option<Self> {
         let objects: Vec<ObjectAgreement> = objects
             .into_iter()
@@ -214,7 +148,7 @@ impl Agreement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::mask::{BinaryMask, rle_counts};
+    use crate::masks::Mask;
 
     fn object(id: u32, ious: &[f64]) -> ObjectAgreement {
         let frame = |(frame, iou): (usize, &f64)| FrameIou {
@@ -258,15 +192,8 @@ mod tests {
     #[test]
     fn masks_are_compared_by_their_runs() {
         let rle = |pixels: [u8; 12]| {
-            let mask = BinaryMask {
-                width: 4,
-                height: 3,
-                data: pixels.to_vec(),
-            };
-            Rle {
-                size: [3, 4],
-                counts: rle_counts(&mask),
-            }
+            let pixels = pixels.map(|pixel| pixel == 1).to_vec();
+            Rle::of(&Mask::new(4, 3, pixels).unwrap())
         };
         let empty = rle([0; 12]);
         let left = rle([1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0]);

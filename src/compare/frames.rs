@@ -1,17 +1,17 @@
-//! Which frames of a clip are worth looking at.
+//! Chooses the frames of a clip that the page shows.
 
 use std::collections::BTreeMap;
 
 use super::report::{ShownFrame, VariantReport, Worst};
 
-/// Where variants agree least with the baseline, frame by frame. Of an object that one of them did not find at all, that is
-/// the first frame that shows it.
+/// The object that agrees least with the baseline on each frame. An object that only one run found counts on the first
+/// frame that shows it, with an IoU of 0.
 pub fn worst_per_frame(variants: &[VariantReport]) -> BTreeMap<u64, Worst> {
     let mut worst: BTreeMap<u64, Worst> = BTreeMap::new();
     for variant in variants {
-        let texts = variant.finds.iter().flat_map(|finds| &finds.texts);
+        let texts = variant.found_objects.iter().flat_map(|found| &found.texts);
         for object in texts.flat_map(|text| &text.objects) {
-            // One that both found is among those that are compared frame by frame.
+            // Objects that both found follow below, frame by frame.
             let alone = match (object.object, object.variant_object) {
                 (Some(id), None) => object.first_frame.map(|frame| (id, frame, false)),
                 (None, Some(id)) => object.variant_first_frame.map(|frame| (id, frame, true)),
@@ -49,10 +49,11 @@ pub fn worst_per_frame(variants: &[VariantReport]) -> BTreeMap<u64, Worst> {
     worst
 }
 
-/// Chooses at most `most` of the frames `0..frames`: half of them where variants agree least with the baseline, apart from
-/// each other, the rest spread evenly over the clip. `worst` is that of [`worst_per_frame`]; empty without a comparison. The worst come first, then the others, in the order of the clip.
-pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, most: usize) -> Vec<ShownFrame> {
-    let most = (most as u64).min(frames);
+/// Chooses at most `max` of the frames `0..frames`. Half of them are those on which variants agree least with the baseline,
+/// at a distance from each other; the others are spread evenly over the clip. The first half comes first, by its IoU; the
+/// others follow in the order of the clip. `worst` comes from [`worst_per_frame`] and is empty without a comparison.
+pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, max: usize) -> Vec<ShownFrame> {
+    let max = (max as u64).min(frames);
     let shown = |frame: u64, among_worst: bool| ShownFrame {
         frame,
         worst: worst.get(&frame).cloned(),
@@ -64,11 +65,11 @@ pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, most: usize) -> Vec<Sho
         .collect();
     ranked.retain(|(frame, iou)| *frame < frames && *iou < 1.0);
     ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    // Neighbours look alike: one of them says what both would.
-    let apart = (frames / (2 * most).max(1)).max(1);
+    // Neighbouring frames look alike: one of them is enough.
+    let apart = (frames / (2 * max).max(1)).max(1);
     let mut chosen: Vec<ShownFrame> = Vec::new();
     for (frame, _) in ranked {
-        if chosen.len() as u64 >= most.div_ceil(2) {
+        if chosen.len() as u64 >= max.div_ceil(2) {
             break;
         }
         if chosen
@@ -81,7 +82,7 @@ pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, most: usize) -> Vec<Sho
     let others: Vec<u64> = (0..frames)
         .filter(|frame| chosen.iter().all(|other| other.frame != *frame))
         .collect();
-    let free = most as usize - chosen.len();
+    let free = max as usize - chosen.len();
     let rest = (0..free).map(|place| match free {
         1 => others[0],
         _ => others[place * (others.len() - 1) / (free - 1)],
@@ -94,7 +95,7 @@ pub fn choose(frames: u64, worst: &BTreeMap<u64, Worst>, most: usize) -> Vec<Sho
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::verdict::tests::{agreeing, timed};
+    use crate::compare::doubles::{agreeing, timed};
 
     fn at(ious: impl IntoIterator<Item = (u64, f64)>) -> BTreeMap<u64, Worst> {
         let worst = |iou| Worst {
@@ -121,8 +122,8 @@ mod tests {
 
     #[test]
     fn short_clips_and_clips_without_a_comparison() {
-        let frames = |frames: u64, worst: &BTreeMap<u64, Worst>, most: usize| -> Vec<u64> {
-            choose(frames, worst, most)
+        let frames = |frames: u64, worst: &BTreeMap<u64, Worst>, max: usize| -> Vec<u64> {
+            choose(frames, worst, max)
                 .iter()
                 .map(|shown| shown.frame)
                 .collect()

@@ -1,23 +1,26 @@
-//! Under which number an object that was found is shown: the same thing has the same number, and colour, in all runs.
+//! The numbers under which found objects are shown: the same object has the same number, and colour, in all runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::VariantReport;
 
-/// The numbers of all runs' objects: the baseline's own, and the next free ones for what it did not find.
+/// The numbers of the objects of all runs: the ids of the baseline, then the next free numbers for other objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbers {
     runs: BTreeMap<String, BTreeMap<u32, u32>>,
     truth: BTreeMap<u32, u32>,
-    /// Each number, ascending, with what it stands for in words: its text, and whose it is if not the baseline's.
+    /// The description of each number: its text, and the only run that found it if that is not the baseline.
     pub shown: BTreeMap<u32, String>,
 }
 
 impl Numbers {
-    /// Of variants that found their objects; `None` where prompts said which objects there are.
+    /// Numbers the objects that variants found by themselves; `None` if objects have prompts.
     pub fn of(variants: &[VariantReport]) -> Option<Self> {
         let first = variants.first()?;
-        if variants.iter().all(|variant| variant.found().is_none()) {
+        if variants
+            .iter()
+            .all(|variant| variant.found_count().is_none())
+        {
             return None;
         }
         let mut numbers = Self {
@@ -42,21 +45,21 @@ impl Numbers {
 
     fn add(&mut self, variant: &VariantReport) {
         let mut known = BTreeMap::new();
-        let texts = variant.finds.iter().flat_map(|finds| &finds.texts);
+        let texts = variant.found_objects.iter().flat_map(|found| &found.texts);
         for object in texts.clone().flat_map(|text| &text.objects) {
             if let (Some(number), Some(own)) = (object.object, object.variant_object) {
                 known.insert(own, number);
             }
         }
-        // Of a variant that could not be compared, all objects are its own.
+        // All objects of a variant without a comparison get numbers of their own.
         let found = variant.run.iter().flat_map(|run| &run.texts);
         for text in found {
             for object in &text.objects {
                 known.entry(object.object).or_insert_with(|| {
-                    let alone = format!("{} of {} alone", object.object, variant.name);
+                    let own = format!("{} of {}, not in the baseline", object.object, variant.name);
                     self.next(match &text.text {
-                        Some(text) => format!("{text} ({alone})"),
-                        None => alone,
+                        Some(text) => format!("{text} ({own})"),
+                        None => own,
                     })
                 });
             }
@@ -69,7 +72,10 @@ impl Numbers {
         for object in scores.iter().flat_map(|scores| &scores.objects) {
             let number = match object.matched {
                 Some(number) if self.shown.contains_key(&number) => number,
-                _ => self.next(format!("{} of the ground truth alone", object.object)),
+                _ => self.next(format!(
+                    "{} of the ground truth, not in the baseline",
+                    object.object
+                )),
             };
             self.truth.insert(object.object, number);
         }
@@ -82,7 +88,7 @@ impl Numbers {
         number
     }
 
-    /// The number of a variant's object.
+    /// The number of an object of a variant.
     pub fn of_run(&self, variant: &str, object: u32) -> u32 {
         let run = self.runs.get(variant);
         run.and_then(|run| run.get(&object))
@@ -99,18 +105,20 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::finds::{Finds, ObjectFinds, ObjectFound, TextFinds, TextFound};
-    use crate::compare::verdict::tests::timed;
+    use crate::compare::doubles::timed;
+    use crate::compare::report::{
+        FoundComparison, FoundObject, ObjectComparison, TextComparison, TextObjects,
+    };
 
     fn found(name: &str, objects: &[u32]) -> VariantReport {
-        let object = |object: &u32| ObjectFound {
+        let object = |object: &u32| FoundObject {
             object: *object,
             score: 0.9,
             first_frame: 0,
             frames: 2,
         };
         let mut variant = timed(name, &[1.0; 4]);
-        variant.run.as_mut().unwrap().texts = vec![TextFound {
+        variant.run.as_mut().unwrap().texts = vec![TextObjects {
             text: Some("bear".to_owned()),
             objects: objects.iter().map(object).collect(),
         }];
@@ -121,7 +129,7 @@ mod tests {
     fn the_same_object_has_the_same_number_everywhere() {
         assert_eq!(Numbers::of(&[timed("a", &[1.0])]), None);
         let mut b = found("b", &[2, 7]);
-        let pair = |object, variant_object| ObjectFinds {
+        let pair = |object, variant_object| ObjectComparison {
             object,
             variant_object,
             first_frame: None,
@@ -130,12 +138,12 @@ mod tests {
             iou: None,
             worst_iou: None,
         };
-        b.finds = Some(Finds {
+        b.found_objects = Some(FoundComparison {
             found: 1,
             missed: 1,
             extra: 1,
             differing_frames: 2,
-            texts: vec![TextFinds {
+            texts: vec![TextComparison {
                 text: Some("bear".to_owned()),
                 found: 1,
                 missed: 1,
@@ -158,7 +166,12 @@ mod tests {
         let names: Vec<&str> = numbers.shown.values().map(String::as_str).collect();
         assert_eq!(
             names,
-            ["bear", "bear", "bear (2 of b alone)", "bear (1 of c alone)"]
+            [
+                "bear",
+                "bear",
+                "bear (2 of b, not in the baseline)",
+                "bear (1 of c, not in the baseline)"
+            ]
         );
     }
 }

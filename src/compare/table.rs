@@ -1,11 +1,12 @@
 //! The table of a comparison, on a terminal and in Markdown.
 
 use super::report::{AbReport, VariantReport};
-use super::require;
-use crate::bench::table::{Style, ratio_text, seconds, spread, table};
+use crate::bench::table::{ratio_text, seconds, spread};
 use crate::size;
+use crate::table::{self, Style};
+use crate::words::counted;
 
-/// One row a variant, below a header. Columns that no variant fills are left out.
+/// A header, then one row for each variant. Columns without a value are left out.
 pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     type Cell = fn(&VariantReport) -> Option<String>;
     let columns: [(&str, Cell); 22] = [
@@ -27,13 +28,17 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
             Some(every?.to_string())
         }),
         ("J&F", |v| Some(format!("{:.3}", v.means()?.j_and_f))),
-        ("gt missed", |v| Some(v.missed_and_extra()?[0].to_string())),
-        ("gt extra", |v| Some(v.missed_and_extra()?[1].to_string())),
-        ("objects", |v| Some(v.found()?.to_string())),
-        ("missed", |v| Some(v.finds.as_ref()?.missed.to_string())),
-        ("extra", |v| Some(v.finds.as_ref()?.extra.to_string())),
+        ("gt missed", |v| Some(v.truth_missed()?.to_string())),
+        ("gt extra", |v| Some(v.truth_extra()?.to_string())),
+        ("objects", |v| Some(v.found_count()?.to_string())),
+        ("missed", |v| {
+            Some(v.found_objects.as_ref()?.missed.to_string())
+        }),
+        ("extra", |v| {
+            Some(v.found_objects.as_ref()?.extra.to_string())
+        }),
         ("differ", |v| {
-            Some(v.finds.as_ref()?.differing_frames.to_string())
+            Some(v.found_objects.as_ref()?.differing_frames.to_string())
         }),
         ("IoU", |v| Some(format!("{:.3}", v.agreement.as_ref()?.iou))),
         ("worst", |v| {
@@ -58,7 +63,7 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
         .filter(|(name, cell)| {
             let mut cells = report.variants.iter().filter_map(cell);
             match *name {
-                // What all do in the usual way is no news.
+                // Every frame is the usual case.
                 "detect every" => cells.any(|every| every != "1"),
                 _ => cells.next().is_some(),
             }
@@ -70,7 +75,7 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
         let mut row = vec![variant.name.clone()];
         let failed = variant.run.is_none() && variant.timing.is_none();
         row.extend(filled.iter().map(|(name, cell)| match (*name, failed) {
-            // Of one that did not run nothing is known but where it should have.
+            // All that is known of a variant that failed is its provider.
             ("on", _) | (_, false) => cell(variant).unwrap_or("-".to_owned()),
             _ => "-".to_owned(),
         }));
@@ -79,36 +84,37 @@ pub fn rows(report: &AbReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// What is followed: `4 objects`, `"bear", "a dog"`, or `what colours.onnx proposes`.
-pub(super) fn followed(report: &AbReport) -> String {
+/// The tracked objects: `4 objects`, `"bear", "a dog"`, or `proposals of colours.onnx`.
+pub(super) fn tracked(report: &AbReport) -> String {
     if !report.texts.is_empty() {
         let texts = report.texts.iter().map(|text| format!("{text:?}"));
         return texts.collect::<Vec<_>>().join(", ");
     }
     if let Some(file) = &report.proposals {
-        return format!("what {file} proposes");
+        return format!("proposals of {file}");
     }
-    match report.objects {
-        1 => "1 object".to_owned(),
-        objects => format!("{objects} objects"),
-    }
+    counted(report.objects, "object")
 }
 
-/// The whole text: machine, protocol, table, failures, warnings, requirements and the verdict.
+/// The report as text: machine, protocol, table, warnings, requirements and the verdict.
 pub fn render(report: &AbReport, style: Style) -> String {
     let protocol = &report.protocol;
     let mut text = format!(
-        "{}\nsnow-ort {}; {}: {} frames, {}; {} frames to warm up, then {} blocks of {} frames a variant, in turn\n\n",
+        "{}\nsnow-ort {}; {}: {} frames, {}; {} frames to warm up, then {} blocks of {} frames for each variant, in alternating order\n\n",
         report.machine.text(),
         report.snow_ort,
         report.clip.path,
         report.clip.frames,
-        followed(report),
+        tracked(report),
         protocol.warm_frames,
         protocol.rounds,
         protocol.block_frames,
     );
-    text.push_str(&table(&rows(report), style));
+    let mut table = table::new(style);
+    let mut rows = rows(report).into_iter();
+    table.set_header(rows.next().unwrap_or_default());
+    table.add_rows(rows);
+    text.push_str(&table::text(&table));
     text.push('\n');
     for warning in &report.verdict.warnings {
         text.push_str(&format!("warning: {warning}\n"));
@@ -119,8 +125,8 @@ pub fn render(report: &AbReport, style: Style) -> String {
             false => "NOT MET",
         };
         let found = match requirement.value {
-            Some(_) => format!("found {}", require::shown(requirement)),
-            None => require::shown(requirement),
+            Some(_) => format!("found {}", requirement.value_text()),
+            None => requirement.value_text(),
         };
         text.push_str(&format!("required {}: {word}, {found}\n", requirement.text));
     }

@@ -1,24 +1,24 @@
-//! `--variant NAME=DIR[,KEY=VALUE…]`.
+//! Variants, and their description as text: `NAME=DIR[,KEY=VALUE…]`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::AbError;
+use super::error::AbError;
 use crate::runtime::Provider;
 use crate::size;
 use crate::tracker::memory_policy::Selection;
 
-/// What a variant may say of how it is run, for messages.
+/// The keys of a description, for messages.
 const KEYS: &str = "provider, device-id, ort-lib, threads, chunk, mem-limit, memory-selection, detect-every, det-res, follow, discover-every";
 
-/// A bundle and how it is run; what is `None` is as for the whole comparison.
+/// A bundle and how it is run. A setting that is `None` is that of the whole comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
-    /// Its name: letters, digits, `-` and `_`, at most [`LONGEST`].
+    /// Its name: 1 to [`MAX_NAME`] letters, digits, `-` and `_`.
     pub name: String,
     /// The bundle's folder.
     pub model: PathBuf,
-    /// Where it runs.
+    /// The provider on which it runs.
     pub provider: Option<Provider>,
     /// The GPU, 0 or more.
     pub device_id: Option<i32>,
@@ -26,60 +26,63 @@ pub struct Variant {
     pub ort_lib: Option<PathBuf>,
     /// CPU threads.
     pub threads: Option<NonZeroUsize>,
-    /// Most objects that go through a graph at once.
+    /// The largest number of objects in one run of a graph.
     pub chunk: Option<NonZeroUsize>,
-    /// Most bytes that graphs may take.
+    /// The largest number of bytes that its graphs may use.
     pub mem_limit: Option<u64>,
-    /// Which tracked frames are recalled.
+    /// Which tracked frames may be recalled.
     pub memory_selection: Option<Selection>,
-    /// Frames from one look of the detector to the next.
+    /// Frames from one detection to the next.
     pub detect_every: Option<NonZeroUsize>,
-    /// The detector's resolution.
+    /// The resolution of the detector in pixels.
     pub det_res: Option<u32>,
-    /// Parameters of the loop that finds and follows, `NAME=VALUE` each.
+    /// Parameters of text tracking, `NAME=VALUE` each.
     pub follow: Vec<String>,
-    /// Frames from one look of the graph that proposes objects to the next.
+    /// Frames from one run of the graph that proposes objects to the next.
     pub discover_every: Option<NonZeroUsize>,
 }
 
-/// Characters of a name.
-pub const LONGEST: usize = 40;
+/// The largest number of characters in a name.
+pub const MAX_NAME: usize = 40;
 
 impl Variant {
-    /// The names of those of its options that only say something where objects are found: for texts, and by a graph that
-    /// proposes them.
-    pub fn of_finding(&self) -> [Option<&'static str>; 2] {
-        let texts = [
+    /// The first key that it sets and that has a meaning only with texts.
+    pub fn key_of_texts(&self) -> Option<&'static str> {
+        let keys = [
             self.detect_every.map(|_| "detect-every"),
             self.det_res.map(|_| "det-res"),
             self.follow.first().map(|_| "follow"),
         ];
-        let every = self.discover_every.map(|_| "discover-every");
-        [texts.into_iter().flatten().next(), every]
+        keys.into_iter().flatten().next()
     }
 
-    /// Reads one variant.
+    /// The first key that it sets and that has a meaning only with proposals.
+    pub fn key_of_proposals(&self) -> Option<&'static str> {
+        self.discover_every.map(|_| "discover-every")
+    }
+
+    /// Reads the description of one variant.
     ///
     /// # Errors
-    /// [`AbError::Variant`] names what is not understood.
+    /// [`AbError::Variant`] says what cannot be read.
     pub fn parse(text: &str) -> Result<Self, AbError> {
         let bad = |detail: String| AbError::Variant {
             text: text.to_owned(),
             detail,
         };
-        let (name, rest) = text.split_once('=').ok_or_else(|| {
-            bad("expected NAME=DIR, with KEY=VALUE behind commas where it is run otherwise".into())
-        })?;
+        let (name, rest) = text
+            .split_once('=')
+            .ok_or_else(|| bad("expected NAME=DIR or NAME=DIR,KEY=VALUE,…".into()))?;
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || name.len() > LONGEST || !name.chars().all(fits) {
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
             return Err(bad(format!(
-                "the name is {name:?}, expected 1 to {LONGEST} letters, digits, - or _"
+                "the name is {name:?}, expected 1 to {MAX_NAME} letters, digits, - or _"
             )));
         }
         let mut parts = rest.split(',');
         let model = parts.next().unwrap_or_default();
         if model.is_empty() {
-            return Err(bad("expected a bundle's folder behind =".into()));
+            return Err(bad("expected the folder of a bundle after =".into()));
         }
         let mut variant = Self {
             name: name.to_owned(),
@@ -100,10 +103,10 @@ impl Variant {
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(|| {
                 bad(format!(
-                    "expected KEY=VALUE behind a comma, got {part:?}; a path with a comma cannot be given"
+                    "expected KEY=VALUE after a comma, got {part:?}; a path must not have a comma"
                 ))
             })?;
-            // Each of its values sets another parameter.
+            // `follow` sets another parameter each time.
             if key != "follow" && seen.contains(&key) {
                 return Err(bad(format!("{key} is given twice")));
             }
@@ -159,27 +162,24 @@ impl Variant {
 /// Reads all variants of a comparison; the first is the baseline.
 ///
 /// # Errors
-/// [`AbError::Variant`] of one; [`AbError::Variants`] for fewer than two, or two of one name.
+/// [`AbError::Variant`], [`AbError::TooFewVariants`] and [`AbError::SameName`].
 pub fn parse_all(texts: &[String]) -> Result<Vec<Variant>, AbError> {
-    let wrong = |detail: String| AbError::Variants { detail };
     let variants = texts
         .iter()
         .map(|text| Variant::parse(text))
         .collect::<Result<Vec<_>, _>>()?;
     if variants.len() < 2 {
-        return Err(wrong(format!(
-            "a comparison needs two variants or more, got {}; give --variant NAME=DIR for each (`snow-ort run` runs one)",
-            variants.len()
-        )));
+        return Err(AbError::TooFewVariants {
+            count: variants.len(),
+        });
     }
     for (place, variant) in variants.iter().enumerate() {
-        // Their folders must differ on disks that take letters of both cases for one, too.
+        // Names become folders, and some file systems ignore case.
         let same = |other: &&Variant| other.name.eq_ignore_ascii_case(&variant.name);
         if let Some(other) = variants[..place].iter().find(same) {
-            return Err(wrong(format!(
-                "two variants are called {}; give each --variant a name of its own",
-                other.name
-            )));
+            return Err(AbError::SameName {
+                name: other.name.clone(),
+            });
         }
     }
     Ok(variants)
@@ -212,7 +212,8 @@ mod tests {
             (Some(4 << 30), Some("/l.so".into()))
         );
         let variant = Variant::parse("a=m").unwrap();
-        assert_eq!((variant.provider, variant.of_finding()), (None, [None; 2]));
+        assert_eq!((variant.provider, variant.key_of_texts()), (None, None));
+        assert_eq!(variant.key_of_proposals(), None);
         let variant = Variant::parse(
             "a=m,detect-every=4,det-res=336,follow=x=1,follow=y=2,memory-selection=all,discover-every=8",
         )
@@ -223,8 +224,8 @@ mod tests {
         );
         assert_eq!(variant.follow, ["x=1", "y=2"]);
         assert_eq!(variant.memory_selection, Some(Selection(None)));
-        let names = [Some("detect-every"), Some("discover-every")];
-        assert_eq!(variant.of_finding(), names);
+        assert_eq!(variant.key_of_texts(), Some("detect-every"));
+        assert_eq!(variant.key_of_proposals(), Some("discover-every"));
     }
 
     #[test]

@@ -1,39 +1,23 @@
-//! Which variant to run, in one sentence, and what to know before believing it.
+//! The verdict: which variant to run, in one sentence.
 
-use serde::{Deserialize, Serialize};
-
-use super::agreement::Agreement;
-use super::finds::Finds;
-use super::report::VariantReport;
-use super::warnings;
-use crate::bench::stats::Ratio;
+use super::report::{Agreement, FoundComparison, VariantReport, Verdict};
+use super::warnings::warnings;
 use crate::words::counted;
 
-/// As good as the best: J&F at most this much below it.
+/// A variant is good enough if its J&F is at most this much below the best.
 pub const J_AND_F_MARGIN: f64 = 0.01;
 
-/// Without ground truth, as good as the baseline: a mean IoU with it of at least this, and no object lost.
-pub const ENOUGH_IOU: f64 = 0.95;
+/// Without ground truth, a variant is good enough if its mean IoU with the baseline is at least this.
+pub const MIN_IOU: f64 = 0.95;
 
-/// Which variant to run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// Its name; null if none could be run.
-    pub run: Option<String>,
-    /// The verdict in one sentence.
-    pub sentence: String,
-    /// A variant that is faster still, at the price of its masks, in one sentence; null if there is none.
-    pub also: Option<String>,
-    /// What speaks against it, or is to be known, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-/// The verdict on variants, of which the first is the baseline: among those whose masks are good enough, the one that
-/// takes least time. With ground truth, good enough is a J&F of at most [`J_AND_F_MARGIN`] below the best; without it, a mean
-/// IoU with the baseline of [`ENOUGH_IOU`] and no object lost, and where each finds its objects itself, the same ones. Where the difference in time is smaller than the noise, the
-/// baseline, else the better masks.
+/// Chooses the fastest of the variants whose masks are good enough; the first variant is the baseline.
+///
+/// With ground truth, masks are good enough if their J&F is at most [`J_AND_F_MARGIN`] below the best. Without it, their mean
+/// IoU with the baseline must be at least [`MIN_IOU`], no object may be lost, and variants that find their objects by
+/// themselves must find the same ones. If the difference in time is within the noise, the baseline wins, else the variant
+/// with the better masks.
 pub fn verdict(variants: &[VariantReport]) -> Verdict {
-    let warnings = warnings::warnings(variants);
+    let warnings = warnings(variants);
     let usable: Vec<&VariantReport> = variants
         .iter()
         .filter(|variant| variant.error.is_none())
@@ -48,9 +32,9 @@ pub fn verdict(variants: &[VariantReport]) -> Verdict {
     };
     let good = good_enough(&usable, baseline);
     let best = good.iter().copied().reduce(|best, other| {
-        match ratio(best, other) {
-            Some(ratio) if ratio.is_noise() => best_of_equals(best, other, baseline),
-            // Above 1: the one so far takes longer.
+        match best.time_ratio(other) {
+            Some(ratio) if ratio.is_noise() => best_within_noise(best, other, baseline),
+            // Above 1: the best so far takes longer.
             Some(ratio) if ratio.median > 1.0 => other,
             _ => best,
         }
@@ -59,15 +43,9 @@ pub fn verdict(variants: &[VariantReport]) -> Verdict {
     Verdict {
         run: Some(chosen.name.clone()),
         sentence: sentence(chosen, baseline, &usable, &good),
-        also: faster_still(chosen, baseline, &usable),
+        also: even_faster(chosen, baseline, &usable),
         warnings,
     }
-}
-
-/// The first's time divided by the second's, round by round.
-pub fn ratio(first: &VariantReport, second: &VariantReport) -> Option<Ratio> {
-    let rounds = |variant: &VariantReport| Some(variant.timing.as_ref()?.round_seconds());
-    Ratio::of(&rounds(first)?, &rounds(second)?)
 }
 
 fn j_and_f(variant: &VariantReport) -> Option<f64> {
@@ -94,20 +72,20 @@ fn good_enough<'a>(
     usable.iter().filter(enough).copied().collect()
 }
 
-/// Whether a variant's masks are those of the baseline, of the same objects.
+/// Whether a variant has the same objects as the baseline, and nearly the same masks.
 fn nearly_the_same(variant: &VariantReport) -> bool {
-    let finds = variant.finds.as_ref();
+    let finds = variant.found_objects.as_ref();
     if finds.is_some_and(|finds| finds.missed + finds.extra > 0) {
         return false;
     }
     match &variant.agreement {
-        Some(alike) => alike.iou >= ENOUGH_IOU && alike.objects_lost == 0,
-        // Where both found nothing there is nothing to disagree about.
+        Some(alike) => alike.iou >= MIN_IOU && alike.objects_lost == 0,
+        // Two runs that found no object agree.
         None => finds.is_some(),
     }
 }
 
-fn best_of_equals<'a>(
+fn best_within_noise<'a>(
     one: &'a VariantReport,
     other: &'a VariantReport,
     baseline: &VariantReport,
@@ -146,7 +124,7 @@ fn sentence(
     }
     if chosen.name == baseline.name {
         let tied = good.iter().any(|other| {
-            other.name != chosen.name && ratio(chosen, other).is_some_and(|r| r.is_noise())
+            other.name != chosen.name && chosen.time_ratio(other).is_some_and(|r| r.is_noise())
         });
         let masks = match j_and_f(chosen) {
             Some(jf) => format!("with masks as good (its J&F is {jf:.3})"),
@@ -185,7 +163,7 @@ fn quality_text(variant: &VariantReport, baseline: &VariantReport) -> String {
             agreement.iou, agreement.worst_iou
         )
     };
-    let found = variant.finds.as_ref().map(found_text);
+    let found = variant.found_objects.as_ref().map(found_text);
     match (j_and_f(variant), j_and_f(baseline), &variant.agreement) {
         (Some(ours), Some(theirs), _) => format!("with J&F {ours:.3} against {theirs:.3}"),
         (_, _, Some(agreement)) => match found {
@@ -197,28 +175,31 @@ fn quality_text(variant: &VariantReport, baseline: &VariantReport) -> String {
     }
 }
 
-/// What a variant finds of the baseline's objects: `3 of 4 objects and 1 more`.
-pub(super) fn found_text(finds: &Finds) -> String {
+/// The objects that a variant found, compared with the baseline: `3 of 4 objects and 1 more`.
+pub(super) fn found_text(finds: &FoundComparison) -> String {
     let all = finds.found + finds.missed;
     let more = match finds.extra {
         0 => String::new(),
         extra => format!(" and {extra} more"),
     };
     match (all, finds.missed) {
-        (0, _) if finds.extra == 0 => "nothing either".to_owned(),
-        (0, _) => format!("{} where nothing was found", counted(finds.extra, "object")),
+        (0, _) if finds.extra == 0 => "no object either".to_owned(),
+        (0, _) => format!(
+            "{} where the baseline finds none",
+            counted(finds.extra, "object")
+        ),
         (_, 0) => format!("the same {}{more}", counted(all, "object")),
         _ => format!("{} of {}{more}", finds.found, counted(all, "object")),
     }
 }
 
-fn faster_still(
+fn even_faster(
     chosen: &VariantReport,
     baseline: &VariantReport,
     usable: &[&VariantReport],
 ) -> Option<String> {
     let faster = usable.iter().copied().filter(|other| {
-        let ratio = ratio(chosen, other);
+        let ratio = chosen.time_ratio(other);
         ratio.is_some_and(|ratio| ratio.median > 1.0 && !ratio.is_noise())
     });
     let seconds = |variant: &VariantReport| {
@@ -226,10 +207,10 @@ fn faster_still(
         timing.map_or(f64::MAX, |timing| timing.frame_s.median)
     };
     let fastest = faster.min_by(|a, b| seconds(a).total_cmp(&seconds(b)))?;
-    // Against a baseline that failed nothing is known.
+    // Without a baseline its speedup is not known.
     fastest.speedup.as_ref()?;
     Some(format!(
-        "{} is faster still: {}, {}.",
+        "{} is even faster: {}, {}.",
         fastest.name,
         time_text(fastest, baseline),
         quality_text(fastest, baseline)
@@ -237,118 +218,9 @@ fn faster_still(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::collections::BTreeMap;
-
+mod tests {
     use super::*;
-    use crate::bench::arm::First;
-    use crate::bench::protocol::{Frame, Ready};
-    use crate::bench::report::ArmReport;
-    use crate::compare::agreement::{Agreement, FrameIou, ObjectAgreement};
-    use crate::compare::report::VariantRun;
-    use crate::session::report::{MeanScores, ModelReport, RuntimeReport, ScoresReport};
-
-    /// A variant whose rounds of one frame took `seconds`.
-    pub fn timed(name: &str, seconds: &[f64]) -> VariantReport {
-        let frame = |seconds: &f64| {
-            vec![Frame {
-                seconds: *seconds,
-                stages: BTreeMap::from([("vision_encoder".to_owned(), seconds / 2.0)]),
-                peak_resident_bytes: Some(100 << 20),
-                arena_peak_bytes: Some(50 << 20),
-                device_bytes: None,
-                bank_bytes: Some(1 << 20),
-            }]
-        };
-        let ready = Ready {
-            what: "a double".to_owned(),
-            resolution: 336,
-            precision: "fp32".to_owned(),
-            threads: 2,
-            once: BTreeMap::new(),
-        };
-        let first = First {
-            ready,
-            load_s: 1.0,
-            cold_s: 2.0,
-        };
-        let model = ModelReport {
-            dir: format!("models/{name}"),
-            name: "tiny".to_owned(),
-            family: "sam3".to_owned(),
-            resolution: 336,
-            precision: "fp32".to_owned(),
-            manifest_sha256: String::new(),
-            random_weights: false,
-        };
-        let runtime = RuntimeReport {
-            snow_ort: "0".to_owned(),
-            onnxruntime: "0".to_owned(),
-            library: String::new(),
-            provider: "cpu".to_owned(),
-            threads: None,
-            chunk: 8,
-            memory_selection: None,
-        };
-        VariantReport {
-            name: name.to_owned(),
-            dir: format!("models/{name}"),
-            provider: "cpu".to_owned(),
-            error: None,
-            run: Some(VariantRun {
-                folder: name.to_owned(),
-                model,
-                runtime,
-                fps: 1.0,
-                peak_memory_bytes: None,
-                detector: None,
-                proposals: None,
-                texts: Vec::new(),
-                scores: None,
-                lost: Vec::new(),
-            }),
-            agreement: None,
-            finds: None,
-            timing: ArmReport::new(name, first, seconds.iter().map(frame).collect()),
-            speedup: None,
-        }
-    }
-
-    /// With a constant IoU with the baseline, on two frames.
-    pub fn agreeing(mut variant: VariantReport, iou: f64) -> VariantReport {
-        let per_frame = [0, 1].map(|frame| FrameIou { frame, iou }).to_vec();
-        let object = ObjectAgreement {
-            object: 1,
-            iou,
-            worst_iou: iou,
-            worst_frame: 0,
-            first_below: None,
-            lost_from: None,
-            per_frame,
-        };
-        variant.agreement = Agreement::of(vec![object]);
-        variant
-    }
-
-    pub fn scored(mut variant: VariantReport, j_and_f: f64) -> VariantReport {
-        let overall = MeanScores {
-            j: j_and_f,
-            j_recall: 1.0,
-            f: j_and_f,
-            f_recall: 1.0,
-            j_and_f,
-        };
-        variant.run.as_mut().unwrap().scores = Some(ScoresReport {
-            ground_truth: "gt".to_owned(),
-            matched_by: "number".to_owned(),
-            objects_by: crate::session::report::OBJECTS_BY_ID.to_owned(),
-            annotated_frames: 2,
-            overall: Some(overall),
-            objects: Vec::new(),
-            not_scored: Vec::new(),
-        });
-        variant
-    }
+    use crate::compare::doubles::{agreeing, finding, report, scored, timed};
 
     fn failed(name: &str) -> VariantReport {
         VariantReport {
@@ -357,15 +229,6 @@ pub(super) mod tests {
             timing: None,
             ..timed(name, &[1.0])
         }
-    }
-
-    /// With the speedups that follow from the times.
-    pub fn report(mut variants: Vec<VariantReport>) -> Vec<VariantReport> {
-        let baseline = variants[0].clone();
-        for variant in &mut variants[1..] {
-            variant.speedup = ratio(&baseline, variant);
-        }
-        variants
     }
 
     #[track_caller]
@@ -406,7 +269,7 @@ pub(super) mod tests {
         );
         let also = found.also.unwrap();
         assert!(
-            also.starts_with("c is faster still: 4.00") && also.contains("0.800"),
+            also.starts_with("c is even faster: 4.00") && also.contains("0.800"),
             "{also}"
         );
         // With ground truth, what counts is the truth and not the baseline.
@@ -445,14 +308,17 @@ pub(super) mod tests {
         let noise = found
             .warnings
             .iter()
-            .find(|w| w.contains("the noise is larger"))
+            .find(|w| w.contains("is within the noise"))
             .unwrap();
         assert!(
-            noise.starts_with("b against a") && noise.contains("--rounds"),
+            noise.starts_with("b against a") && noise.contains("more rounds"),
             "{noise}"
         );
         assert!(
-            !found.warnings.iter().any(|w| w.contains("not quiet")),
+            !found
+                .warnings
+                .iter()
+                .any(|w| w.contains("timings are noisy")),
             "{found:?}"
         );
         // Clearly slower is no noise.
@@ -463,7 +329,10 @@ pub(super) mod tests {
             &["no variant with nearly the same masks is faster."],
         );
         assert!(
-            !found.warnings.iter().any(|w| w.contains("noise is larger")),
+            !found
+                .warnings
+                .iter()
+                .any(|w| w.contains("within the noise")),
             "{found:?}"
         );
         let restless = timed("a", &[2.0, 2.0, 3.0, 2.0]);
@@ -476,22 +345,10 @@ pub(super) mod tests {
             found
                 .warnings
                 .iter()
-                .any(|w| w.contains("not quiet") && w.contains("1.50")),
+                .any(|w| w.contains("timings are noisy") && w.contains("1.50")),
             "{found:?}"
         );
         assert_eq!(found.warnings[0], "b failed: out of memory");
-    }
-
-    /// With what it found of the baseline's objects.
-    pub fn finding(mut variant: VariantReport, [found, missed, extra]: [u64; 3]) -> VariantReport {
-        variant.finds = Some(Finds {
-            found,
-            missed,
-            extra,
-            differing_frames: missed + extra,
-            texts: Vec::new(),
-        });
-        variant
     }
 
     #[test]
@@ -513,7 +370,11 @@ pub(super) mod tests {
         let alone = finding(timed("b", &[2.0; 4]), [0, 1, 2]);
         decides(vec![a(), alone], Some("a"), &["Stay with a"]);
         let nothing = finding(timed("b", &[2.0; 4]), [0, 0, 0]);
-        decides(vec![a(), nothing], Some("b"), &["it finds nothing either"]);
+        decides(
+            vec![a(), nothing],
+            Some("b"),
+            &["it finds no object either"],
+        );
     }
 
     #[test]

@@ -1,28 +1,28 @@
-//! Finds objects in an image from text and example boxes: one run of each of the detector's graphs, as often as it is
-//! needed.
+//! The detector: detects objects in an image from text and example boxes.
 //!
-//! A text is encoded once, an image's features are made once, candidates are looked for once for each text, and masks
-//! are made only for those that are kept. Follows `Sam3Model` of transformers.
+//! Each text is encoded once, and each image's features are made once. The detector's graph runs once for each text, and
+//! masks are made only of the candidates that are kept. Follows `Sam3Model` of transformers.
 
 mod tokenizer;
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::bundle::{Bundle, Role};
+use crate::bundle::{Bundle, DetectorSpec, Role};
 use crate::detector::tokenizer::{TextError, TextTokenizer};
+use crate::masks::Logits;
 use crate::runtime::{
-    ArenaStats, Backend, Element, Graph, GraphError, Host, Runtime, Tensor, exactly,
+    ArenaStats, Backend, Element, Engine, Graph, GraphError, Host, Tensor, exactly,
 };
 use crate::tracker::{TrackError, check_signature, graph_file, load_graph};
 
-/// Why nothing can be looked for.
+/// Why objects cannot be detected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DetectError {
     /// The bundle has no detector.
     #[error(
-        "{bundle} has no detector; export it with `{remedy} --parts tracker,detector`, or give another with --model"
+        "{bundle} has no detector; export it with `{remedy} --parts tracker,detector`, or use another bundle"
     )]
     NoDetector {
         /// The bundle's folder.
@@ -30,9 +30,9 @@ pub enum DetectError {
         /// The export command without the parts.
         remedy: String,
     },
-    /// The tracker's bundle cannot remember what a detector found.
+    /// The memory encoder of the tracker's bundle cannot store the mask of a detection.
     #[error(
-        "{bundle} cannot follow what is found: its memory encoder has no input `direct`; export it with `{remedy} --parts tracker,detector`, or give another with --model"
+        "{bundle} cannot track detected objects: its memory encoder has no input `direct`; export it with `{remedy} --parts tracker,detector`, or use another bundle"
     )]
     NoDirect {
         /// The bundle's folder.
@@ -51,27 +51,27 @@ pub enum DetectError {
     Graph(#[from] GraphError),
 }
 
-/// A box that shows what is meant, or what is not.
+/// An example box: it shows an object that is meant, or one that is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Exemplar {
-    /// Left, top, right and bottom, as shares of the image.
+    /// Left, top, right and bottom, as shares of the image's width and height.
     pub corners: [f32; 4],
-    /// Whether its content is meant.
+    /// Whether the object in it is meant.
     pub positive: bool,
 }
 
-/// The detector's features of an image, on the backend's device.
+/// The detector's features of an image at three scales, on the backend's device.
 pub struct Levels {
     fine: Tensor,
     middle: Tensor,
     coarse: Tensor,
 }
 
-/// What was looked at for one text.
+/// The candidates of one text: every query of the detector with its box and score.
 pub struct Candidates {
-    /// Left, top, right and bottom of each, as shares of the image.
+    /// Left, top, right and bottom of each, as shares of the image's width and height.
     pub boxes: Vec<[f32; 4]>,
-    /// How likely each is an object that the text means, 0 to 1.
+    /// Probability that each is an object that the text means, 0 to 1.
     pub scores: Vec<f32>,
     queries: Tensor,
     encoded: Tensor,
@@ -79,27 +79,27 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Those with a score above `threshold`, the best first; of equal ones the earlier.
+    /// Indices of those with a score above `threshold`, by descending score; equal ones in their order.
     pub fn above(&self, threshold: f32) -> Vec<usize> {
-        let mut found: Vec<usize> = (0..self.scores.len())
+        let mut above: Vec<usize> = (0..self.scores.len())
             .filter(|&index| self.scores[index] > threshold)
             .collect();
-        found.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));
-        found
+        above.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));
+        above
     }
 }
 
 /// Seconds spent in each stage of a detector so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DetectorTimes {
-    /// Texts to what is looked for, once, loading included.
+    /// The text encoder, once, loading included.
     pub text_encoder_s: f64,
-    /// Image to backbone tokens, where the tracker's are not the detector's.
+    /// The vision encoder, where the detector has its own.
     pub backbone_s: f64,
     /// Backbone tokens to features.
     pub features_s: f64,
     /// Features and texts to candidates.
-    pub search_s: f64,
+    pub detect_s: f64,
     /// Candidates to masks.
     pub masks_s: f64,
 }
@@ -112,12 +112,12 @@ fn timed<T>(total: &mut f64, run: impl FnOnce() -> T) -> T {
     value
 }
 
-/// The graphs that run for each image, on a backend.
+/// The graphs of the detector that run for each image, on a backend.
 pub struct Detector {
-    backend: Rc<dyn Backend>,
+    backend: Arc<dyn Backend>,
     features: Box<dyn Graph>,
     geometry: Option<Box<dyn Graph>>,
-    search: Box<dyn Graph>,
+    detector: Box<dyn Graph>,
     masks: Box<dyn Graph>,
     queries: usize,
     mask_side: usize,
@@ -125,17 +125,17 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Loads the graphs of a bundle; that for example boxes only `with_boxes`.
+    /// Loads the graphs of a bundle; the geometry encoder, which example boxes need, only `with_boxes`.
     ///
     /// # Errors
     /// A bundle without a detector, or a graph that cannot be loaded.
     pub fn load(
         bundle: &Bundle,
-        backend: Rc<dyn Backend>,
+        backend: Arc<dyn Backend>,
         with_boxes: bool,
     ) -> Result<Self, DetectError> {
         let manifest = bundle.manifest();
-        let detector = described(bundle)?;
+        let spec = detector_spec(bundle)?;
         let geometry = match with_boxes {
             true => Some(load_graph(bundle, backend.as_ref(), Role::GeometryEncoder)?),
             false => None,
@@ -143,9 +143,9 @@ impl Detector {
         Ok(Self {
             features: load_graph(bundle, backend.as_ref(), Role::DetectorFeatures)?,
             geometry,
-            search: load_graph(bundle, backend.as_ref(), Role::Detector)?,
+            detector: load_graph(bundle, backend.as_ref(), Role::Detector)?,
             masks: load_graph(bundle, backend.as_ref(), Role::DetectorMasks)?,
-            queries: detector.queries as usize,
+            queries: spec.queries as usize,
             mask_side: 4 * manifest.grid as usize,
             times: DetectorTimes::default(),
             backend,
@@ -162,7 +162,7 @@ impl Detector {
         self.mask_side
     }
 
-    /// The features of an image, from the tokens that the vision encoder gives out as `backbone_nlc`.
+    /// The features of an image, from the vision encoder's output `backbone_nlc`.
     ///
     /// # Errors
     /// The graph fails.
@@ -180,11 +180,11 @@ impl Detector {
         })
     }
 
-    /// Looks for what `text` means (as from [`encode_texts`]), in the light of example boxes.
+    /// The candidates of a text, encoded by [`encode_texts`], and of example boxes.
     ///
     /// # Errors
-    /// A graph fails, or there are boxes and the detector was loaded without.
-    pub fn search(
+    /// A graph fails, or there are boxes and the geometry encoder was not loaded.
+    pub fn detect(
         &mut self,
         levels: &Levels,
         text: &Tensor,
@@ -199,8 +199,8 @@ impl Detector {
         };
         let inputs = [("level_2_nchw", &levels.coarse), ("prompt_nlc", &prompt)];
         let names = ["boxes", "scores", "queries_qc", "encoded_nlc"];
-        let outputs = timed(&mut self.times.search_s, || {
-            self.search.run(&inputs, &names)
+        let outputs = timed(&mut self.times.detect_s, || {
+            self.detector.run(&inputs, &names)
         })?;
         let [boxes, scores, queries, encoded] = exactly("detector", outputs)?;
         let boxes = self.backend.download(&boxes)?;
@@ -224,6 +224,7 @@ impl Detector {
         })
     }
 
+    /// The tokens of example boxes, `[1, tokens, C]`.
     fn geometry(&mut self, levels: &Levels, exemplars: &[Exemplar]) -> Result<Tensor, GraphError> {
         let count = exemplars.len();
         let sides = exemplars.iter().flat_map(|exemplar| {
@@ -256,16 +257,16 @@ impl Detector {
         Ok(geometry)
     }
 
-    /// Mask logits of some candidates, `[mask_side, mask_side]` each, in the order of `rows`.
+    /// Mask logits of the candidates with the indices `rows`, `[mask_side, mask_side]` each, in that order.
     ///
     /// # Errors
-    /// The graph fails, or a row is past the last candidate.
+    /// The graph fails, or an index is past the last candidate.
     pub fn masks(
         &mut self,
         levels: &Levels,
         candidates: &Candidates,
         rows: &[usize],
-    ) -> Result<Vec<Vec<f32>>, GraphError> {
+    ) -> Result<Vec<Logits>, GraphError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -292,12 +293,11 @@ impl Detector {
                 got: format!("{} logits", logits.len()),
             });
         }
-        Ok(logits.chunks_exact(area).map(<[f32]>::to_vec).collect())
+        Ok(Logits::squares(self.mask_side, &logits))
     }
 }
 
-/// Texts to what the detector looks for, `[1, tokens, C]` each. The text encoder, which is large, is there only while
-/// this runs.
+/// Encodes texts for the detector, `[1, tokens, C]` each. The text encoder, which is large, is loaded only while this runs.
 ///
 /// # Errors
 /// A bundle without a detector, a text that cannot be used, or a graph that fails.
@@ -312,25 +312,25 @@ pub fn encode_texts(
     Ok(encode(graph.as_mut(), backend, tokens)?)
 }
 
-/// As [`encode_texts`], with the text encoder in an arena of its own: nothing of it is left in the one that the other graphs
-/// share, which none of them may use yet. Also says what that arena held.
+/// As [`encode_texts`], with the text encoder in its own arena: nothing of it is left in the arena that the other graphs
+/// share. Also returns the statistics of its arena.
 ///
 /// # Errors
 /// As [`encode_texts`], and a process that has graphs already.
 pub(crate) fn encode_texts_alone(
     bundle: &Bundle,
-    runtime: &Runtime,
+    engine: &Engine,
     texts: &[&str],
 ) -> Result<(Vec<Tensor>, ArenaStats), DetectError> {
     let tokens = tokens_of(bundle, texts)?;
     let role = Role::TextEncoder;
     let path = graph_file(bundle, role)?;
-    let limit = runtime.mem_limit();
-    let (encoded, stats) = runtime.alone(role.as_str(), &path, limit, |graph| {
+    let limit = engine.mem_limit();
+    let (encoded, stats) = engine.alone(role.as_str(), &path, limit, |graph| {
         check_signature(bundle, role, graph)?;
-        let encoded = encode(graph, runtime, tokens)?;
+        let encoded = encode(graph, engine, tokens)?;
         let host = encoded.iter().map(|text| {
-            let values = runtime.download(text)?;
+            let values = engine.download(text)?;
             Ok((text.element(), text.shape().to_vec(), values))
         });
         Ok::<_, DetectError>(host.collect::<Result<Vec<_>, GraphError>>()?)
@@ -341,14 +341,14 @@ pub(crate) fn encode_texts_alone(
             Element::Bf16 => Host::Bf16(values.into_iter().map(half::bf16::from_f32).collect()),
             _ => Host::F32(values),
         };
-        runtime.upload(&shape, values)
+        engine.upload(&shape, values)
     });
     Ok((texts.collect::<Result<_, _>>()?, stats))
 }
 
 /// Tokens of each text.
 fn tokens_of(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Vec<i64>>, DetectError> {
-    let detector = described(bundle)?;
+    let detector = detector_spec(bundle)?;
     let tokenizer = TextTokenizer::open(
         &bundle.dir().join(&detector.tokenizer.file),
         detector.max_text_tokens as usize,
@@ -374,11 +374,11 @@ fn encode(
     Ok(encoded)
 }
 
-/// What the manifest says of the detector.
+/// The manifest's description of the detector.
 ///
 /// # Errors
 /// [`DetectError::NoDetector`].
-pub(crate) fn described(bundle: &Bundle) -> Result<&crate::bundle::Detector, DetectError> {
+pub(crate) fn detector_spec(bundle: &Bundle) -> Result<&DetectorSpec, DetectError> {
     let manifest = bundle.manifest();
     let missing = || DetectError::NoDetector {
         bundle: bundle.dir().display().to_string(),
@@ -387,17 +387,17 @@ pub(crate) fn described(bundle: &Bundle) -> Result<&crate::bundle::Detector, Det
     manifest.detector.as_ref().ok_or_else(missing)
 }
 
-/// The vision encoder alone, for images that nothing is tracked in.
+/// A vision encoder for the detector alone.
 pub struct Backbone {
     graph: Box<dyn Graph>,
     resolution: usize,
 }
 
 impl Backbone {
-    /// Loads it.
+    /// Loads the vision encoder of a bundle.
     ///
     /// # Errors
-    /// It cannot be loaded.
+    /// A graph that cannot be loaded.
     pub fn load(bundle: &Bundle, backend: &dyn Backend) -> Result<Self, DetectError> {
         Ok(Self {
             graph: load_graph(bundle, backend, Role::VisionEncoder)?,
@@ -405,7 +405,7 @@ impl Backbone {
         })
     }
 
-    /// The backbone's tokens of an image `[resolution, resolution, 3]`, RGB.
+    /// The backbone's tokens, `backbone_nlc`, of an image `[resolution, resolution, 3]`, RGB.
     ///
     /// # Errors
     /// The graph fails.

@@ -1,4 +1,4 @@
-//! A text to the tokens that a detector's text encoder takes.
+//! Tokens of a text for the detector's text encoder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,35 +8,35 @@ use tokenizers::Tokenizer;
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// The tokenizer's file cannot be used.
-    #[error("{file}: is no tokenizer that this program reads: {reason}; export the bundle again")]
+    #[error("{file}: cannot read the tokenizer: {reason}; export the bundle again")]
     Tokenizer {
         /// The file.
         file: PathBuf,
         /// The reader's reason.
         reason: String,
     },
-    /// Nothing but white space.
-    #[error("the text {text:?} is empty; say what to find, for example \"bear\"")]
+    /// The text has only white space.
+    #[error("the text {text:?} is empty; give one such as \"bear\"")]
     Empty {
-        /// As given.
+        /// The text as given.
         text: String,
     },
-    /// More tokens than the model reads.
+    /// The text has more tokens than the model reads.
     #[error(
-        "the text {text:?} is too long: it has {found} tokens, and the model reads {most} (start and end included); use fewer words"
+        "the text {text:?} is too long: it has {found} tokens, and the model reads at most {max} (start and end included); use fewer words"
     )]
     TooLong {
-        /// As given.
+        /// The text as given.
         text: String,
-        /// Its tokens.
+        /// Its number of tokens.
         found: usize,
         /// The limit.
-        most: usize,
+        max: usize,
     },
     /// The tokenizer cannot read it.
     #[error("the text {text:?} cannot be read: {reason}")]
     Unreadable {
-        /// As given.
+        /// The text as given.
         text: String,
         /// The tokenizer's reason.
         reason: String,
@@ -46,30 +46,33 @@ pub enum TextError {
 /// Turns texts into tokens, as the reference's `CLIPTokenizer` does.
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
-    most: usize,
+    max_tokens: usize,
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`; texts may have up to `most` tokens, their start and end included.
+    /// Reads `tokenizer.json`. A text may have up to `max_tokens` tokens, start and end included.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`].
-    pub fn open(file: &Path, most: usize) -> Result<Self, TextError> {
+    pub fn open(file: &Path, max_tokens: usize) -> Result<Self, TextError> {
         let mut tokenizer = Tokenizer::from_file(file).map_err(|error| TextError::Tokenizer {
             file: file.to_path_buf(),
             reason: error.to_string(),
         })?;
-        // A text is as long as it is, and one that is too long is refused rather than cut off.
+        // Texts are not padded, and one that is too long is refused instead of truncated.
         tokenizer.with_padding(None);
         let plain = tokenizer.with_truncation(None).map(|_| ());
         plain.map_err(|error| TextError::Tokenizer {
             file: file.to_path_buf(),
             reason: error.to_string(),
         })?;
-        Ok(Self { tokenizer, most })
+        Ok(Self {
+            tokenizer,
+            max_tokens,
+        })
     }
 
-    /// The tokens of a text, with those for its start and its end.
+    /// The tokens of a text, with the start and end tokens.
     ///
     /// # Errors
     /// A text that is empty, too long, or unreadable.
@@ -87,11 +90,11 @@ impl TextTokenizer {
                     reason: error.to_string(),
                 })?;
         let tokens: Vec<i64> = encoding.get_ids().iter().copied().map(i64::from).collect();
-        if tokens.len() > self.most {
+        if tokens.len() > self.max_tokens {
             return Err(TextError::TooLong {
                 text: text.to_owned(),
                 found: tokens.len(),
-                most: self.most,
+                max: self.max_tokens,
             });
         }
         Ok(tokens)

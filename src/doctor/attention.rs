@@ -1,23 +1,25 @@
-//! The kernels that attention ran in, from what the library prints with `ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO=1`.
+//! The kernels that attention nodes ran in, from the lines that the library prints with
+//! `ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO=1`.
 
 use std::collections::BTreeMap;
 
 use super::facts::AttentionKernel;
 
-/// The variable that makes the library's GPU operators say which kernel they take.
+/// The variable that makes the library's GPU operators print which kernel they use.
 pub const VARIABLE: &str = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO";
 
-/// First word of a line that says which graph the lines after it are of.
+/// First word of a line that names the graph to which the lines after it belong.
 pub const GRAPH: &str = "snow-ort-graph";
 
-/// The kernel that holds the whole matrix of scores: what runs out of memory with many tokens.
+/// The kernel that holds the whole matrix of attention scores. It runs out of memory with many tokens.
 pub const MATERIALISING: &str = "MATH";
 
-/// Adds up lines such as `Operator=MultiHeadAttention Node=n DataType=fp16 SdpaKernel=FLASH_ATTENTION`, by the graph that
-/// the last [`GRAPH`] line named. A node counts once for each kernel, however often it ran.
+/// Counts nodes by graph and kernel, from lines such as `Operator=MultiHeadAttention Node=n DataType=fp16
+/// SdpaKernel=FLASH_ATTENTION`. They belong to the graph that the last [`GRAPH`] line names. A node that ran several times in
+/// a kernel counts once.
 pub fn parse(text: &str) -> BTreeMap<String, Vec<AttentionKernel>> {
     let mut graph = String::new();
-    let mut seen: BTreeMap<(String, AttentionKernel), Vec<&str>> = BTreeMap::new();
+    let mut counted: BTreeMap<(String, AttentionKernel), Vec<&str>> = BTreeMap::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix(GRAPH) {
             graph = name.trim().to_owned();
@@ -36,14 +38,14 @@ pub fn parse(text: &str) -> BTreeMap<String, Vec<AttentionKernel>> {
             kernel: kernel.to_owned(),
             nodes: 0,
         };
-        let nodes = seen.entry((graph.clone(), kernel)).or_default();
+        let nodes = counted.entry((graph.clone(), kernel)).or_default();
         let node = field("Node").unwrap_or_default();
         if !nodes.contains(&node) {
             nodes.push(node);
         }
     }
     let mut kernels: BTreeMap<String, Vec<AttentionKernel>> = BTreeMap::new();
-    for ((graph, kernel), nodes) in seen {
+    for ((graph, kernel), nodes) in counted {
         kernels.entry(graph).or_default().push(AttentionKernel {
             nodes: nodes.len(),
             ..kernel

@@ -1,11 +1,12 @@
-//! A short clip, drawn in code, and what a bundle's whole tracker makes of it: the same on every machine.
+//! A short clip, drawn in code, and the mask logits that a bundle's whole tracker computes for it. The clip is the same on every
+//! machine.
 //!
-//! Golden vectors see one graph at a time, mostly with one object. What goes wrong between graphs, in batches of objects or in
-//! what is remembered, shows only in a clip. Its shapes are large, plain and apart, so that no mask hangs on a few pixels
-//! and no object on the edge of being seen: what a provider rounds must not look like a mistake.
+//! Golden vectors test one graph at a time, mostly with one object. Errors between graphs, in batches of objects or in the memory
+//! bank show only in a clip. Its shapes are large, plain and apart, so that no mask depends on a few pixels: the rounding of a
+//! provider must not look like an error.
 
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -14,42 +15,43 @@ use crate::bundle::{Manifest, Role};
 use crate::runtime::Backend;
 use crate::tracker::{Graphs, ModelSpec, Prompt, TrackError, Tracker, TrackerOptions};
 
-/// Objects in the clip; all are prompted on its first frame.
+/// Number of objects in the clip. All are prompted on its first frame.
 pub const OBJECTS: usize = 4;
 
-/// Frames that are followed with a small bundle.
+/// Number of frames that are tracked with a small bundle.
 pub const FRAMES: usize = 6;
 
-/// Frames with a bundle that is not small: the first is prompted object by object, so two are followed in batches.
+/// Number of frames with a large bundle: objects are prompted one by one on the first, so two frames run in batches.
 pub const FEW_FRAMES: usize = 3;
 
-/// A bundle is small up to this many bytes of the vision encoder's weights, times tokens of an image: a second or two a frame
-/// on two cores. SAM3 itself has some 900 MiB in fp16, and 5184 tokens at 1008 px.
-const SMALL: u64 = (64 << 20) * 1024;
+/// A bundle is small if the bytes of its vision encoder times the tokens of an image are at most this: one or two seconds a frame
+/// on two cores. SAM3 has about 900 MiB in fp16, and 5184 tokens at 1008 px.
+const MAX_SMALL: u64 = (64 << 20) * 1024;
 
-/// Names of the tensors in a file of [`Followed`].
+/// Name of the tensor with [`ClipLogits::together`] in a file.
 const TOGETHER: &str = "together";
+/// Name of the tensor with [`ClipLogits::alone`].
 const ALONE: &str = "alone";
 
 /// Mask logits of a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logits {
-    /// Frames.
+    /// Number of frames.
     pub frames: usize,
-    /// Objects on each.
+    /// Number of objects on each frame.
     pub objects: usize,
-    /// Side of a mask, in its own pixels.
+    /// Width and height of a mask in pixels.
     pub side: usize,
     /// `[frames, objects, side, side]`, float32.
     pub values: Vec<f32>,
 }
 
-/// The clip as it was followed on one provider.
+/// Mask logits of the clip on one provider.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Followed {
-    /// All objects in one batch; `None` if that was not asked for.
+pub struct ClipLogits {
+    /// All objects tracked in one batch; `None` if that was not run.
     pub together: Option<Logits>,
-    /// One object after the other.
+    /// Objects tracked one at a time.
     pub alone: Logits,
 }
 
@@ -60,12 +62,16 @@ enum Form {
     Diamond,
 }
 
-/// A shape; lengths are parts of the image's side, steps are those of one frame.
+/// A moving shape. Lengths are fractions of the image's side.
 struct Shape {
     form: Form,
+    /// x and y of its centre on frame 0.
     centre: [f32; 2],
+    /// Half of its width and height.
     half: [f32; 2],
+    /// Movement per frame.
     step: [f32; 2],
+    /// RGB.
     colour: [u8; 3],
 }
 
@@ -116,13 +122,13 @@ impl Shape {
     }
 }
 
-/// Which pixels of a square of `side` pixels an object covers on a frame: `[side, side]`. `object` counts from 0.
+/// Whether the object covers each pixel of a frame of `side` x `side` pixels: `[side, side]`. `object` counts from 0.
 pub fn drawn(object: usize, frame: usize, side: usize) -> Vec<bool> {
     let places = (0..side * side).map(|index| middle(index, side));
     places.map(|at| SHAPES[object].covers(frame, at)).collect()
 }
 
-/// The middle of a pixel, in parts of the side.
+/// The centre of a pixel, as fractions of the side.
 fn middle(index: usize, side: usize) -> [f32; 2] {
     [index % side, index / side].map(|at| (at as f32 + 0.5) / side as f32)
 }
@@ -135,7 +141,7 @@ pub fn image(frame: usize, side: usize) -> Vec<u8> {
         match shape {
             Some(shape) => shape.colour,
             None => {
-                // A slope, so that no two places look alike.
+                // A gradient, so that no two places have the same surroundings.
                 let grey = 90.0 + 50.0 * at[0] + 20.0 * at[1];
                 [grey as u8; 3]
             }
@@ -144,7 +150,7 @@ pub fn image(frame: usize, side: usize) -> Vec<u8> {
     (0..side * side).flat_map(pixel).collect()
 }
 
-/// A box around each shape, on the first frame of a clip of `side` x `side` pixels.
+/// A box prompt around each shape on the first frame, for frames of `side` x `side` pixels.
 pub fn prompts(side: usize) -> Vec<Prompt> {
     let ids = 1..;
     let boxed = |(object, shape): (u32, &Shape)| {
@@ -165,23 +171,23 @@ pub fn prompts(side: usize) -> Vec<Prompt> {
     ids.zip(&SHAPES).map(boxed).collect()
 }
 
-/// Whether a bundle is small enough for its clip to be followed on any processor without being asked for.
+/// Whether a bundle is small enough that the clip is always tracked, also on a slow processor.
 pub fn is_small(manifest: &Manifest) -> bool {
     let encoder = manifest.graph(Role::VisionEncoder);
     let bytes = encoder.map_or(0, |graph| {
         graph.bytes + graph.data.as_ref().map_or(0, |data| data.bytes)
     });
     let tokens = u64::from(manifest.grid).pow(2);
-    bytes.saturating_mul(tokens) <= SMALL
+    bytes.saturating_mul(tokens) <= MAX_SMALL
 }
 
-/// Follows all objects through the first `frames` frames, up to `chunk` of them in a batch.
+/// Tracks all objects through the first `frames` frames, with up to `chunk` objects in a batch.
 ///
 /// # Errors
-/// As [`Tracker::step`], and a frame whose result has not all objects.
-pub fn follow(
+/// As [`Tracker::step`].
+pub fn track(
     spec: ModelSpec,
-    backend: Rc<dyn Backend>,
+    backend: Arc<dyn Backend>,
     graphs: Graphs,
     frames: usize,
     chunk: usize,
@@ -199,7 +205,7 @@ pub fn follow(
         let prompts: &[Prompt] = if frame == 0 { &first } else { &[] };
         let result = tracker.step(frame, image(frame, image_side), size, prompts)?;
         for object in result.objects {
-            values.extend(object.low_res);
+            values.extend_from_slice(object.low_res.values());
         }
     }
     Ok(Logits {
@@ -210,20 +216,20 @@ pub fn follow(
     })
 }
 
-/// Writes what was followed as safetensors: float32 `together` (if there is one) and `alone`, `[frames, objects, side, side]`.
+/// Writes logits as a safetensors file: float32 tensors `together` (if it was run) and `alone`, `[frames, objects, side, side]`.
 ///
 /// # Errors
-/// A file that cannot be written, in words.
-pub fn write(path: &Path, followed: &Followed) -> Result<(), String> {
+/// The file cannot be written. The text says why.
+pub fn write(path: &Path, logits: &ClipLogits) -> Result<(), String> {
     let bytes = |logits: &Logits| -> Vec<u8> {
         let values = logits.values.iter();
         values.flat_map(|value| value.to_le_bytes()).collect()
     };
-    let named = followed
+    let named = logits
         .together
         .iter()
         .map(|logits| (TOGETHER, logits))
-        .chain([(ALONE, &followed.alone)]);
+        .chain([(ALONE, &logits.alone)]);
     let data: Vec<_> = named
         .map(|(name, logits)| (name, logits, bytes(logits)))
         .collect();
@@ -237,11 +243,11 @@ pub fn write(path: &Path, followed: &Followed) -> Result<(), String> {
     safetensors::serialize_to_file(views, None, path).map_err(|error| wrong(&error))
 }
 
-/// Reads what [`write`] wrote.
+/// Reads a file that [`write`] wrote.
 ///
 /// # Errors
-/// A file that cannot be read or is none of those, in words.
-pub fn read(path: &Path) -> Result<Followed, String> {
+/// The file cannot be read or lacks a tensor. The text says which.
+pub fn read(path: &Path) -> Result<ClipLogits, String> {
     let wrong = |reason: String| format!("{}: {reason}", path.display());
     let bytes = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let file = SafeTensors::deserialize(&bytes)
@@ -267,7 +273,7 @@ pub fn read(path: &Path) -> Result<Followed, String> {
         })
     };
     let has_together = file.names().into_iter().any(|name| name == TOGETHER);
-    Ok(Followed {
+    Ok(ClipLogits {
         together: has_together.then(|| logits(TOGETHER)).transpose()?,
         alone: logits(ALONE)?,
     })
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_another_picture_and_each_box_holds_its_shape() {
+    fn frames_differ_and_each_box_contains_its_shape() {
         assert_eq!(image(0, 28).len(), 28 * 28 * 3);
         assert_ne!(image(0, 336), image(1, 336));
         assert_eq!(image(2, 336), image(2, 336));
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn written_logits_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clip.safetensors");
         let logits = |from: f32| Logits {
@@ -335,12 +341,12 @@ mod tests {
             values: (0..8).map(|value| value as f32 + from).collect(),
         };
         for together in [None, Some(logits(0.5))] {
-            let followed = Followed {
+            let clip = ClipLogits {
                 together,
                 alone: logits(-3.0),
             };
-            write(&path, &followed).unwrap();
-            assert_eq!(read(&path).unwrap(), followed);
+            write(&path, &clip).unwrap();
+            assert_eq!(read(&path).unwrap(), clip);
         }
         std::fs::write(&path, b"none").unwrap();
         assert!(read(&path).unwrap_err().contains("clip.safetensors"));

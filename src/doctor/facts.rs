@@ -1,12 +1,13 @@
-//! What is known of a machine, as plain values: whoever judges them needs no machine.
+//! What the doctor measured on a machine, as plain values. Findings are made from these alone.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::masks::Limit;
+/// The doctor plans for at most this number of objects when it says how many fit in memory.
+pub const MAX_OBJECTS: usize = 256;
 
-/// Everything that a judgement rests on.
+/// Everything that findings are made from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The machine and its system.
@@ -15,51 +16,51 @@ pub struct Facts {
     pub driver: Driver,
     /// The GPUs that the driver shows.
     pub gpus: Vec<Gpu>,
-    /// The GPU that graphs would run on, as `--device-id` names it: its index among those.
+    /// Index of the GPU that graphs would run on, as `--device-id` takes it.
     pub device_id: i32,
     /// ONNX Runtime's library.
     pub library: LibraryFacts,
-    /// What came of each provider that was tried, in the order in which they were.
+    /// The result of each provider that was tried, in the order of the trials.
     pub providers: Vec<ProviderFacts>,
-    /// The bundle; null when none was named and none was found.
+    /// The bundle; null if none was named and none was found.
     pub bundle: Option<BundleFacts>,
-    /// Why no bundle was looked at; null with one.
+    /// Why no bundle was checked; null if one was.
     pub no_bundle: Option<String>,
-    /// The provider that was asked for and has to serve; null when any will do.
+    /// The provider that the user requires; null if any provider will do.
     pub required: Option<String>,
-    /// Why no provider's masks were compared with the processor's; null if they were, or if there was nothing to say of it.
+    /// Why no provider's masks were compared with the processor's; null if they were, or if no reason needs to be given.
     pub not_compared: Option<NotCompared>,
 }
 
 /// Why masks were not compared.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NotCompared {
-    /// Whether it was asked for.
+    /// Whether the user asked for the comparison.
     pub asked: bool,
-    /// Why not.
+    /// The reason.
     pub why: String,
-    /// What to do to have it done.
+    /// What to do so that masks are compared.
     pub fix: String,
 }
 
 /// The machine and its system.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Host {
-    /// The distribution, such as `Debian GNU/Linux 12 (bookworm)`; null where the system does not tell.
+    /// The distribution, such as `Debian GNU/Linux 12 (bookworm)`; null if unknown.
     pub system: Option<String>,
     /// The kernel, such as `Linux 6.1.0`.
     pub kernel: Option<String>,
     /// The processor's architecture, such as `x86_64`.
     pub architecture: String,
-    /// Version of glibc, such as `2.36`; null with another C library.
+    /// Version of glibc, such as `2.36`; null on systems with another C library.
     pub glibc: Option<String>,
     /// The processor's name.
     pub processor: Option<String>,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Those of its features that ONNX Runtime's kernels choose by.
+    /// The processor's features on which ONNX Runtime's choice of kernels depends.
     pub features: Vec<String>,
-    /// Memory in bytes, or what a control group allows of it.
+    /// Memory in bytes, or the limit of the control group if that is lower.
     pub memory_bytes: Option<u64>,
     /// Memory in bytes that is not in use.
     pub available_bytes: Option<u64>,
@@ -68,18 +69,18 @@ pub struct Host {
 /// NVIDIA's driver.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Driver {
-    /// NVIDIA devices on the PCI bus, with or without a driver; null where the system does not tell.
+    /// Number of NVIDIA devices on the PCI bus, with or without a driver; null if unknown.
     pub pci_devices: Option<usize>,
-    /// Why `nvidia-smi` shows no GPU; null if it shows some.
+    /// Why `nvidia-smi` lists no GPU; null if it lists one.
     pub smi_failure: Option<String>,
-    /// The driver's library, `libcuda.so.1`; null if the loader would not find it.
+    /// Path of the driver's library `libcuda.so.1`; null if the loader does not find it.
     pub libcuda: Option<PathBuf>,
 }
 
 /// A GPU.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// Its number, as `--device-id` takes it.
+    /// Its index, as `--device-id` takes it.
     pub index: i32,
     /// Its name.
     pub name: String,
@@ -87,7 +88,7 @@ pub struct Gpu {
     pub compute: Compute,
     /// Its memory in bytes.
     pub memory_bytes: u64,
-    /// Memory in bytes that other processes hold; null where `nvidia-smi` does not tell.
+    /// Memory in bytes that other processes hold; null if `nvidia-smi` does not say.
     pub used_bytes: Option<u64>,
     /// Version of the driver.
     pub driver: String,
@@ -123,24 +124,24 @@ impl std::str::FromStr for Compute {
     }
 }
 
-/// ONNX Runtime's library, as its files show it, and as it says of itself once it is loaded.
+/// ONNX Runtime's library: facts from its files, and what it reports once it is loaded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LibraryFacts {
-    /// The file; null if there is none.
+    /// The file; null if none was found.
     pub path: Option<PathBuf>,
-    /// Which rule found it.
+    /// The rule that found it, such as `--ort-lib`.
     pub origin: Option<String>,
-    /// Why there is none, in the program's own words; null with one.
+    /// The error of the search; null if a library was found.
     pub missing: Option<String>,
-    /// Its version, from the file's name or from itself; null if neither says.
+    /// Its version, from the file's name or as the library reports it; null if unknown.
     pub version: Option<String>,
-    /// Its build, as it says itself.
+    /// Its build information, as the library reports it.
     pub build: Option<String>,
-    /// The providers that it names.
+    /// The providers that it lists.
     pub providers: Vec<String>,
-    /// The glibc that it needs at least, such as `2.28`.
+    /// The oldest glibc that it runs with, such as `2.28`.
     pub needs_glibc: Option<String>,
-    /// The part for NVIDIA GPUs; null in a library for the processor.
+    /// The part for NVIDIA GPUs; null in a library for processors only.
     pub cuda: Option<CudaFacts>,
 }
 
@@ -151,13 +152,13 @@ pub struct CudaFacts {
     pub path: PathBuf,
     /// The CUDA that it was built for: 12 or 13.
     pub cuda_major: Option<u32>,
-    /// The architectures that it has machine code for, ascending; empty if the file does not tell.
+    /// The architectures that it has machine code for, ascending; empty if unknown.
     pub kernels: Vec<Compute>,
     /// The architectures that it has code for which the driver can translate for later GPUs.
     pub portable: Vec<Compute>,
-    /// What it needs of CUDA and cuDNN.
+    /// The libraries of CUDA and cuDNN that it needs.
     pub needs: Vec<Needed>,
-    /// Version of the cuDNN that the loader would take; null if nothing tells.
+    /// Version of the cuDNN that the loader takes; null if unknown.
     pub cudnn: Option<String>,
 }
 
@@ -166,50 +167,87 @@ pub struct CudaFacts {
 pub struct Needed {
     /// Its name, such as `libcublas.so.13`.
     pub name: String,
-    /// Where the loader would find it.
+    /// The file that the loader takes; null if it finds none.
     pub found: Option<PathBuf>,
-    /// Where it lies all the same, if the loader would not find it.
+    /// A file of this name in a folder that the loader does not search; null if `found` is set.
     pub elsewhere: Option<PathBuf>,
 }
 
-/// What came of one provider, tried in a process of its own.
+/// The result of trying one provider in a separate process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProviderFacts {
     /// `cpu` or `cuda`.
     pub provider: String,
-    /// Whether a session was made and computed what it should.
+    /// Whether a session was created and computed the right values.
     pub serves: bool,
-    /// What ended the trial early; null if nothing did.
+    /// What ended the trial early; null if the trial was completed.
     pub failure: Option<Failure>,
-    /// The memory that it has and the bundle needs; null without a bundle.
+    /// The memory that is available and that the bundle needs; null without a bundle.
     pub memory: Option<MemoryFacts>,
-    /// The bundle's graphs, as they ran.
+    /// Results of the bundle's graphs.
     pub graphs: Vec<GraphFacts>,
-    /// How its masks of the drawn clip agree with the processor's; null for the processor, and where it was not compared.
+    /// Agreement of its masks of the drawn clip with the processor's; null for the processor, and if not compared.
     pub masks: Option<MasksFacts>,
-    /// Why the drawn clip could not be followed on it; null if it could, or was not tried.
+    /// Why the drawn clip could not be tracked on it; null if it was tracked, or not tried.
     pub clip_failure: Option<Failure>,
 }
 
-/// A provider's masks of the drawn clip, against the processor's.
+/// What each object's masks must satisfy to count as the same as the processor's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Lower limit of the mean IoU with the processor's masks; 0 to 1.
+    IouAtLeast(f64),
+    /// Upper limit of the mean relative L2 distance from the processor's logits.
+    L2AtMost(f64),
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::IouAtLeast(min) => write!(f, "at least {min}"),
+            Self::L2AtMost(max) => write!(f, "at most {max:.0e}"),
+        }
+    }
+}
+
+impl Limit {
+    /// Whether one object satisfies it. A value that is not finite never does.
+    pub fn holds(self, object: &ObjectAgreement) -> bool {
+        let Some(distance) = object.relative_l2 else {
+            return false;
+        };
+        match self {
+            Self::IouAtLeast(min) => object.mean_iou >= min,
+            Self::L2AtMost(max) => distance <= max,
+        }
+    }
+
+    /// Whether all objects satisfy it; true for an empty list.
+    pub fn all(self, objects: &[ObjectAgreement]) -> bool {
+        objects.iter().all(|object| self.holds(object))
+    }
+}
+
+/// Agreement of a provider's masks of the drawn clip with the processor's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MasksFacts {
-    /// Frames that were followed.
+    /// Number of frames.
     pub frames: usize,
-    /// Masks of the processor, of all objects on all frames, that are not empty.
+    /// Number of the processor's masks (all objects, all frames) that are not empty.
     pub seen: usize,
-    /// What each object has to keep.
+    /// What each object must satisfy.
     pub limit: Limit,
-    /// Each object, all of them followed in one batch.
+    /// Each object, with all objects tracked in one batch.
     pub together: Vec<ObjectAgreement>,
-    /// Each object, followed one at a time (`--chunk 1`).
+    /// Each object, with objects tracked one at a time (`--chunk 1`).
     pub alone: Vec<ObjectAgreement>,
 }
 
-/// How an object's masks agree with the processor's.
+/// Agreement of one object's masks with the processor's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObjectAgreement {
-    /// The object, from 1.
+    /// Number of the object, from 1.
     pub object: u32,
     /// IoU of the masks at the resolution of the logits, averaged over the frames; 0 to 1.
     pub mean_iou: f64,
@@ -220,11 +258,11 @@ pub struct ObjectAgreement {
 /// What ended a trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What was being done.
+    /// The step that failed, in words.
     pub during: String,
-    /// How it ended.
+    /// How the trial ended.
     pub kind: FailureKind,
-    /// The reason, in the library's or the system's words.
+    /// The reason, as the library or the system reports it.
     pub reason: String,
 }
 
@@ -238,44 +276,44 @@ pub enum FailureKind {
     Error,
     /// The process crashed.
     Crash,
-    /// It took too long, and was ended.
+    /// The time limit passed, and the process was ended.
     Timeout,
 }
 
-/// What a bundle needs of a provider's memory.
+/// The memory that a provider has and that a bundle needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemoryFacts {
-    /// Bytes that graphs may take: what is free, less what is taken beside the arena.
+    /// Bytes that graphs may take: the free memory, less what the program needs outside of the arena.
     pub budget_bytes: u64,
-    /// Bytes that following one object takes.
+    /// Bytes needed to track one object.
     pub one_object_bytes: u64,
-    /// Objects that the plan was made for.
+    /// Number of objects that the plan is for.
     pub objects: usize,
-    /// Bytes that following so many takes.
+    /// Bytes needed to track that number of objects.
     pub total_bytes: u64,
-    /// The most objects that fit in the budget, up to [`super::MOST_OBJECTS`].
+    /// The largest number of objects that fit in the budget, up to [`MAX_OBJECTS`].
     pub most_objects: usize,
 }
 
-/// One of the bundle's graphs, as it ran.
+/// The result of running one of the bundle's graphs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GraphFacts {
     /// The graph's role.
     pub role: String,
-    /// Why it could not be loaded or run; null if it could.
+    /// Why it could not be loaded or run; null if it ran.
     pub failure: Option<String>,
-    /// The golden vectors' verdict; null if the bundle has none for it.
+    /// The comparison with its golden vectors; null if the bundle has none for it.
     pub golden: Option<GoldenFacts>,
     /// Its nodes, by provider and operator.
     pub placement: Vec<Placement>,
-    /// The kernels that its attention ran in, as the library told.
+    /// The kernels that its attention nodes ran in, as the library reports them.
     pub attention: Vec<AttentionKernel>,
 }
 
-/// How far a graph's outputs are from the unpatched reference.
+/// The distance of a graph's outputs from the unpatched reference.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GoldenFacts {
-    /// The output that is furthest.
+    /// The output with the largest distance.
     pub output: String,
     /// Its relative L2 distance; null if a value is not finite.
     pub relative_l2: Option<f64>,
@@ -284,15 +322,15 @@ pub struct GoldenFacts {
 /// Nodes of one operator on one provider.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The provider, in the library's words, such as `CUDAExecutionProvider`.
+    /// The provider by the library's name for it, such as `CUDAExecutionProvider`.
     pub provider: String,
     /// The operator.
     pub operator: String,
-    /// How many nodes.
+    /// Number of nodes.
     pub nodes: usize,
 }
 
-/// Attention nodes that ran in one kernel.
+/// Attention nodes of a graph that ran in the same kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AttentionKernel {
     /// The operator.
@@ -301,7 +339,7 @@ pub struct AttentionKernel {
     pub dtype: String,
     /// The kernel, such as `FLASH_ATTENTION`.
     pub kernel: String,
-    /// How many nodes.
+    /// Number of nodes.
     pub nodes: usize,
 }
 
@@ -310,7 +348,7 @@ pub struct AttentionKernel {
 pub struct BundleFacts {
     /// Its folder.
     pub dir: PathBuf,
-    /// Why it cannot be used; null if every file is the one that was exported.
+    /// Why it cannot be used; null if every file is as it was exported.
     pub failure: Option<String>,
     /// The model's name.
     pub name: Option<String>,
@@ -318,9 +356,9 @@ pub struct BundleFacts {
     pub resolution: Option<u32>,
     /// `fp32`, `fp16` or `int8`.
     pub precision: Option<String>,
-    /// Files that were checked.
+    /// Number of files that were checked.
     pub files: usize,
-    /// Graphs that have golden vectors.
+    /// Number of graphs that have golden vectors.
     pub golden_graphs: usize,
     /// Whether the weights are random.
     pub random_weights: bool,

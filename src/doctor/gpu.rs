@@ -1,15 +1,15 @@
-//! GPUs, as `nvidia-smi` lists them.
+//! Facts of GPUs and their driver, from `nvidia-smi`.
 
 use std::process::Command;
 
 use super::facts::{Driver, Gpu};
 use super::links::Links;
 
-/// What is asked of `nvidia-smi`.
+/// The argument of `nvidia-smi` that selects its columns.
 const QUERY: &str = "--query-gpu=index,name,compute_cap,memory.total,driver_version,memory.used";
 
-/// Looks for GPUs and their driver; `links` says whether the loader would find it.
-pub fn look(links: &Links) -> (Driver, Vec<Gpu>) {
+/// Facts of the driver and of all GPUs. `links` finds the driver's library.
+pub fn facts(links: &Links) -> (Driver, Vec<Gpu>) {
     let listed = Command::new("nvidia-smi")
         .args([QUERY, "--format=csv,noheader,nounits"])
         .output();
@@ -23,7 +23,7 @@ pub fn look(links: &Links) -> (Driver, Vec<Gpu>) {
             if output.status.success() {
                 parse(&text(&output.stdout))
             } else {
-                // It complains to stdout.
+                // It writes errors to stdout.
                 let words = [text(&output.stdout), text(&output.stderr)].join(" ");
                 Err(format!("nvidia-smi failed: {}", words.trim()))
             }
@@ -46,13 +46,13 @@ pub fn look(links: &Links) -> (Driver, Vec<Gpu>) {
 /// driver_version and, if there, memory.used (MiB).
 ///
 /// # Errors
-/// The line that is not of that form.
+/// The text shows the line that is not in that format.
 pub fn parse(text: &str) -> Result<Vec<Gpu>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .map(|line| {
             let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-            let unknown = || format!("nvidia-smi wrote a line that is not known: {line:?}");
+            let unknown = || format!("nvidia-smi wrote an unexpected line: {line:?}");
             let [index, name, compute, memory, driver, rest @ ..] = fields.as_slice() else {
                 return Err(unknown());
             };
@@ -69,12 +69,12 @@ pub fn parse(text: &str) -> Result<Vec<Gpu>, String> {
         .collect()
 }
 
-/// NVIDIA's display devices on the PCI bus; `None` where the system does not list them.
+/// Number of NVIDIA's display devices on the PCI bus; `None` if the system does not list devices.
 fn pci_devices() -> Option<usize> {
     let devices = std::fs::read_dir("/sys/bus/pci/devices").ok()?;
     let is_gpu = |dir: &std::path::Path| {
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-        // Class 03 are display controllers; the rest are sound, USB and bridges of the same maker.
+        // Class 03 is that of display controllers. NVIDIA's audio devices, USB controllers and bridges have others.
         read("vendor").trim() == "0x10de" && read("class").starts_with("0x03")
     };
     Some(
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_gpu_is_an_error_that_shows_it() {
+    fn an_unexpected_line_is_an_error_that_shows_it() {
         for text in [
             "No devices were found",
             "0, Tesla T4, 7.5",

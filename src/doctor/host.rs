@@ -5,13 +5,13 @@ use std::process::Command;
 use super::facts::Host;
 use crate::bench::machine::Machine;
 
-/// This machine.
-pub fn look() -> Host {
+/// Facts of this machine.
+pub fn facts() -> Host {
     let machine = Machine::here();
     let limit = control_group_limit();
-    let at_most = |bytes: Option<u64>, most: Option<u64>| match (bytes, most) {
-        (Some(bytes), Some(most)) => Some(bytes.min(most)),
-        (bytes, most) => bytes.or(most),
+    let at_most = |bytes: Option<u64>, max: Option<u64>| match (bytes, max) {
+        (Some(bytes), Some(max)) => Some(bytes.min(max)),
+        (bytes, max) => bytes.or(max),
     };
     Host {
         system: system(),
@@ -43,7 +43,7 @@ fn kernel() -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Version of the C library, if it is glibc.
+/// Version of glibc; `None` on systems with another C library.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn glibc() -> Option<String> {
     // SAFETY: the function takes nothing and returns a string that lives as long as the process.
@@ -63,7 +63,7 @@ fn meminfo(name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What the control group of a container allows and uses, in bytes; `None` without a limit.
+/// Limit and use of memory of the container's control group, in bytes; `None` without a limit.
 fn control_group_limit() -> Option<(u64, u64)> {
     let number = |path: &str| -> Option<u64> {
         let text = std::fs::read_to_string(path).ok()?;

@@ -1,18 +1,19 @@
-//! ONNX Runtime's library, from its files alone: nothing is loaded.
+//! Facts of ONNX Runtime's library from its files alone. Nothing is loaded.
 
 use std::path::Path;
 
-use super::elf;
 use super::facts::{CudaFacts, LibraryFacts};
+use super::gpu_code;
 use super::links::{self, Links};
 use crate::runtime::library;
+use crate::shared_library::{Elf, Glibc};
 
-/// The file with the part for NVIDIA GPUs, beside the library.
+/// The file with the CUDA provider, in the library's folder.
 const CUDA_PART: &str = "libonnxruntime_providers_cuda.so";
 
-/// Finds the library as a run does, and reads what its files tell.
-pub fn look(flag: Option<&Path>, links: &Links) -> LibraryFacts {
-    let library = match library::find(flag) {
+/// Finds the library as a run does, and reads its files. `path` is the library or the folder that the user named.
+pub fn facts(path: Option<&Path>, links: &Links) -> LibraryFacts {
+    let library = match library::find(path) {
         Ok(library) => library,
         Err(error) => {
             return LibraryFacts {
@@ -21,8 +22,8 @@ pub fn look(flag: Option<&Path>, links: &Links) -> LibraryFacts {
             };
         }
     };
-    // A file that cannot be read as one fails when it is loaded, with a better message.
-    let elf = elf::read(&library.path).unwrap_or_default();
+    // A file without valid headers fails when it is loaded, with a better message.
+    let elf = Elf::read(&library.path).unwrap_or_default();
     let name = library.path.file_name().unwrap_or_default();
     let name = name.to_string_lossy();
     let version = name.split_once(".so.").map(|(_, version)| version);
@@ -32,7 +33,7 @@ pub fn look(flag: Option<&Path>, links: &Links) -> LibraryFacts {
             .filter(|version| version.contains('.'))
             .map(str::to_owned),
         origin: Some(library.origin),
-        needs_glibc: elf.glibc,
+        needs_glibc: Glibc::needed_by(&elf).map(|glibc| glibc.to_string()),
         cuda: part.is_file().then(|| cuda(&part, links)),
         path: Some(library.path),
         ..LibraryFacts::default()
@@ -40,18 +41,18 @@ pub fn look(flag: Option<&Path>, links: &Links) -> LibraryFacts {
 }
 
 fn cuda(part: &Path, links: &Links) -> CudaFacts {
-    let elf = elf::read(part).unwrap_or_default();
-    let kernels = elf::kernels(part, &elf).unwrap_or_default();
+    let elf = Elf::read(part).unwrap_or_default();
+    let code = gpu_code::read(part, &elf).unwrap_or_default();
     let cuda_major = elf.needed.iter().find_map(|name| {
         let version = name.strip_prefix("libcudart.so.")?;
         version.split('.').next()?.parse::<u32>().ok()
     });
-    // What it opens by itself while it runs, in the versions that it knows.
+    // Libraries that it opens while it runs, so that they are not in its headers.
     let mut opened = vec!["libcudnn.so.9".to_owned()];
     opened.extend(cuda_major.map(|major| format!("libnvrtc.so.{major}")));
     opened.retain(|name| !elf.needed.contains(name));
     let mut needs = links.resolve(part, &elf, &opened);
-    needs.retain(|needed| is_nvidias(&needed.name));
+    needs.retain(|needed| is_from_nvidia(&needed.name));
     let cudnn = needs
         .iter()
         .find(|needed| needed.name.starts_with("libcudnn.so"))
@@ -60,15 +61,15 @@ fn cuda(part: &Path, links: &Links) -> CudaFacts {
     CudaFacts {
         path: part.to_path_buf(),
         cuda_major,
-        kernels: kernels.native,
-        portable: kernels.portable,
+        kernels: code.native,
+        portable: code.portable,
         needs,
         cudnn,
     }
 }
 
-/// Whether a library comes with the driver, CUDA or cuDNN; every system has the others.
-fn is_nvidias(name: &str) -> bool {
+/// Whether a library belongs to the driver, CUDA or cuDNN. Every system has the others.
+fn is_from_nvidia(name: &str) -> bool {
     ["libcu", "libnv"]
         .iter()
         .any(|start| name.starts_with(start))

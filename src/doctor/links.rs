@@ -1,25 +1,24 @@
-//! Which shared libraries the system's loader would find, and where those lie that it would not.
+//! Finds shared libraries as the system's loader does, and those that lie in folders that it does not search.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::elf::Elf;
 use super::facts::Needed;
-use crate::loader_cache;
+use crate::shared_library::{Elf, loader_cache};
 
-/// Where the loader looks, after the folders that a library itself names.
+/// Where the loader searches, after the folders that a library names itself.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
     /// `LD_LIBRARY_PATH`.
     named: Vec<PathBuf>,
-    /// Its cache: names and files.
+    /// The loader's cache: names and files.
     cache: BTreeMap<String, PathBuf>,
     /// The system's own folders.
     system: Vec<PathBuf>,
 }
 
 impl Links {
-    /// This process's loader.
+    /// The search path of this process.
     pub fn here() -> Self {
         let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let architecture = std::env::consts::ARCH;
@@ -41,7 +40,7 @@ impl Links {
         }
     }
 
-    /// A loader that looks in these folders only.
+    /// A loader that searches these folders only.
     pub fn only(dirs: &[PathBuf]) -> Self {
         Self {
             named: dirs.to_vec(),
@@ -49,19 +48,19 @@ impl Links {
         }
     }
 
-    /// The file that the loader takes for `name`.
+    /// The file that the loader takes for the library `name`.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         in_dirs(&self.named, name)
             .or_else(|| self.cache.get(name).cloned())
             .or_else(|| in_dirs(&self.system, name))
     }
 
-    /// The libraries that the library at `path` needs, those of `more` that it opens itself included, with where they
-    /// lie.
+    /// The libraries that the library at `path` needs, and those named in `more`, with the files that the loader takes for
+    /// them.
     pub fn resolve(&self, path: &Path, elf: &Elf, more: &[String]) -> Vec<Needed> {
         let origin = path.parent().unwrap_or(Path::new("."));
         let own: Vec<PathBuf> = elf
-            .runpath
+            .search
             .iter()
             .map(|dir| {
                 let dir = dir.replace("${ORIGIN}", "$ORIGIN");
@@ -71,14 +70,14 @@ impl Links {
                 }
             })
             .collect();
-        let aside = aside(origin);
+        let outside = folders_outside_of_the_path(origin);
         let names = elf.needed.iter().chain(more);
         names
             .map(|name| {
                 let found = in_dirs(&own, name).or_else(|| self.find(name));
                 let elsewhere = match found {
                     Some(_) => None,
-                    None => in_dirs(&aside, name),
+                    None => in_dirs(&outside, name),
                 };
                 Needed {
                     name: name.clone(),
@@ -96,9 +95,9 @@ fn in_dirs(dirs: &[PathBuf], name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Folders with CUDA's libraries that no loader knows of: those of Python's packages, for a library that lies in
-/// `onnxruntime/capi` among them, and of NVIDIA's own installer.
-fn aside(origin: &Path) -> Vec<PathBuf> {
+/// Folders with CUDA's libraries that the loader does not search by default: those of Python packages, for a library that
+/// lies in `onnxruntime/capi` among them, and those of NVIDIA's installer.
+fn folders_outside_of_the_path(origin: &Path) -> Vec<PathBuf> {
     let mut dirs = vec![origin.to_path_buf()];
     if let Some(packages) = origin.ancestors().nth(2) {
         dirs.extend(subfolders(&packages.join("nvidia"), "lib"));
@@ -111,7 +110,7 @@ fn aside(origin: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// `inner` of each folder in `dir`, where there is such a one, in name order.
+/// The folder `inner` of each folder in `dir` that has one, in name order.
 fn subfolders(dir: &Path, inner: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries
@@ -122,8 +121,8 @@ fn subfolders(dir: &Path, inner: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The version of the cuDNN at `path`: from the file that it is a link to (`libcudnn.so.9.10.2`), or from the Python
-/// package that it lies in.
+/// The version of the cuDNN at `path`: from the file that it links to (`libcudnn.so.9.10.2`), or from the Python package
+/// that contains it.
 pub fn cudnn_version(path: &Path) -> Option<String> {
     let real = path.canonicalize().ok()?;
     let name = real.file_name()?.to_string_lossy().into_owned();
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_is_found_by_its_own_path_the_loaders_or_aside_of_both() {
+    fn a_library_is_found_by_its_search_path_the_loaders_or_outside_of_both() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for file in [
@@ -167,7 +166,7 @@ mod tests {
             needed: ["libshared.so", "libcublas.so.13", "libcudart.so.13"]
                 .map(str::to_owned)
                 .to_vec(),
-            runpath: vec!["$ORIGIN".to_owned()],
+            search: vec!["$ORIGIN".to_owned()],
             ..Elf::default()
         };
         let links = Links::only(&[at("path")]);

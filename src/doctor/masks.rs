@@ -1,50 +1,31 @@
-//! Masks of the drawn clip ([`super::clip`]) on a provider, against the processor's.
+//! Compares a provider's masks of the drawn clip ([`super::clip`]) with the processor's.
 //!
-//! # What is right
+//! # Limits
 //!
-//! Trained weights: each object's IoU with the processor's mask, averaged over the frames, is at least 0.98 in fp32, 0.97
-//! in fp16 and 0.95 in int8. The whole clip counts, not the distance of logits: what rounding changes far from the outline is
-//! of no interest, and an object that is not visible has one large logit everywhere, which would outweigh all others.
+//! Trained weights: the mean IoU of each object's masks with the processor's over all frames must be at least 0.98 in fp32, 0.97
+//! in fp16 and 0.95 in int8. Masks are compared and not logits, because rounding far from the outline does not matter, and an
+//! object that is not visible has one large logit everywhere, which would outweigh all other frames.
 //!
-//! Random weights: the outline of a mask is noise around the threshold, where rounding moves pixels at will. There each object's
-//! relative L2 distance of logits, averaged over the frames, is at most the second step of the golden vectors' ladder
-//! ([`ladder`]): 5e-2 in fp32, 2e-1 in fp16, 3e-1 in int8. The first step is for one graph; over frames it adds up.
+//! Random weights: the outline of a mask is noise around the threshold, so rounding moves many pixels. There the mean relative L2
+//! distance of each object's logits over all frames must be at most the upper limit of the golden vectors ([`tolerance`]): 5e-2 in
+//! fp32, 2e-1 in fp16, 3e-1 in int8. The lower limit is for one graph; errors add up over frames.
 //!
 //! On an H100 with ONNX Runtime 1.31.1, fp16 against fp32, `snow-tiny` had a mean IoU of 0.9989, and random weights at full size a
-//! distance of 4.7e-3. With a graph that is spoilt in batches, trained weights were at 0.41 and less, random ones at 0.36.
+//! distance of 4.7e-3. With a graph that computes wrongly in batches, trained weights were at 0.41 and less, random ones at 0.36.
 //!
-//! One object that is off is enough: others in the same batch may be right. A value that is not finite is never right.
+//! A single object outside of its limit is a failure: others in the same batch may be right. A value that is not finite always
+//! is one.
 
-use serde::{Deserialize, Serialize};
-
-use super::clip::{Followed, Logits};
-use super::facts::{MasksFacts, ObjectAgreement};
-use super::golden::{ladder, relative_l2};
+use super::clip::{ClipLogits, Logits};
+use super::facts::{Limit, MasksFacts, ObjectAgreement};
+use super::golden::{relative_l2, tolerance};
 use crate::bundle::Precision;
+use crate::masks::Iou;
 
-/// What an object's masks have to keep.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Limit {
-    /// The mean IoU with the processor's masks, at least; 0 to 1.
-    IouAtLeast(f64),
-    /// The mean relative L2 distance from the processor's logits, at most.
-    L2AtMost(f64),
-}
-
-impl std::fmt::Display for Limit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::IouAtLeast(least) => write!(f, "at least {least}"),
-            Self::L2AtMost(most) => write!(f, "at most {most:.0e}"),
-        }
-    }
-}
-
-/// What is right for such a bundle (see the [module](self)).
+/// The limit for a bundle (see the [module](self)).
 pub fn limit(precision: Precision, random_weights: bool) -> Limit {
     if random_weights {
-        return Limit::L2AtMost(ladder(precision).doubtful);
+        return Limit::L2AtMost(tolerance(precision).wrong_above);
     }
     Limit::IouAtLeast(match precision {
         Precision::Fp32 => 0.98,
@@ -53,29 +34,10 @@ pub fn limit(precision: Precision, random_weights: bool) -> Limit {
     })
 }
 
-impl Limit {
-    /// Whether one object keeps it.
-    pub fn holds(self, object: &ObjectAgreement) -> bool {
-        // No distance: a value was not finite.
-        let Some(distance) = object.relative_l2 else {
-            return false;
-        };
-        match self {
-            Self::IouAtLeast(least) => object.mean_iou >= least,
-            Self::L2AtMost(most) => distance <= most,
-        }
-    }
-
-    /// Whether all do; true for none.
-    pub fn all(self, objects: &[ObjectAgreement]) -> bool {
-        objects.iter().all(|object| self.holds(object))
-    }
-}
-
-/// Object by object, how `got` agrees with `expected`; a logit above `threshold` belongs to the object. Objects count from 1.
+/// Agreement of `got` with `expected` for each object. A pixel belongs to the object if its logit is above `threshold`.
 ///
 /// # Errors
-/// Logits of other shapes, or fewer values than their shape says, in words.
+/// The shapes differ, or the number of values is not that of the shape. The text says which.
 pub fn compare(
     got: &Logits,
     expected: &Logits,
@@ -129,7 +91,8 @@ pub fn compare(
     Ok((0..got.objects).map(object).collect())
 }
 
-/// Averages over objects: the mean IoU, and the relative L2 distance (`None` if a value is not finite). (1, 0) of none.
+/// Averages over objects: the mean IoU, and the relative L2 distance (`None` if a value is not finite). (1, 0) for no
+/// objects.
 pub fn mean(objects: &[ObjectAgreement]) -> (f64, Option<f64>) {
     if objects.is_empty() {
         return (1.0, Some(0.0));
@@ -142,38 +105,30 @@ pub fn mean(objects: &[ObjectAgreement]) -> (f64, Option<f64>) {
 
 /// IoU of two masks; 1 where both are empty.
 fn overlap(got: &[f32], expected: &[f32], threshold: f32) -> f64 {
-    let (mut both, mut either) = (0_u64, 0_u64);
-    for (&got, &expected) in got.iter().zip(expected) {
-        let (got, expected) = (got > threshold, expected > threshold);
-        both += u64::from(got && expected);
-        either += u64::from(got || expected);
-    }
-    match either {
-        0 => 1.0,
-        _ => both as f64 / either as f64,
-    }
+    let pairs = got.iter().zip(expected);
+    Iou::of_pixels(pairs.map(|(got, expected)| (*got > threshold, *expected > threshold))).or(1.0)
 }
 
-/// What a provider made of the clip against what the processor made of it, one object at a time: its plainest way.
+/// Compares a provider's logits of the clip with the processor's, which tracked one object at a time.
 ///
 /// # Errors
-/// As [`compare`], and a provider that did not follow all objects together.
+/// As [`compare`], and logits that lack those of all objects in one batch.
 pub fn facts(
-    got: &Followed,
+    got: &ClipLogits,
     expected: &Logits,
     threshold: f32,
     limit: Limit,
 ) -> Result<MasksFacts, String> {
     let together = got.together.as_ref();
-    let together = together.ok_or("the objects were not followed together")?;
+    let together = together.ok_or("the objects were not tracked in one batch")?;
     let area = (expected.side * expected.side).max(1);
-    let seen = expected
+    let not_empty = expected
         .values
         .chunks(area)
         .filter(|mask| mask.iter().any(|&logit| logit > threshold));
     Ok(MasksFacts {
         frames: expected.frames,
-        seen: seen.count(),
+        seen: not_empty.count(),
         limit,
         together: compare(together, expected, threshold)?,
         alone: compare(&got.alone, expected, threshold)?,
@@ -200,7 +155,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_same_logits_are_right_in_every_precision() {
+    fn equal_logits_are_within_every_limit() {
         let same = compare(&logits(EXPECTED), &logits(EXPECTED), 0.0).unwrap();
         for (at, object) in same.iter().enumerate() {
             assert_eq!(object.object as usize, at + 1);
@@ -228,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_where_none_should_be_is_wrong_and_rounding_is_not() {
+    fn a_mask_that_should_be_empty_is_wrong_and_rounding_is_not() {
         let mut values = EXPECTED;
         values[12] = 0.1;
         let found = compare(&logits(values), &logits(EXPECTED), 0.0).unwrap();
@@ -254,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_never_right() {
+    fn values_that_are_not_finite_are_never_within_a_limit() {
         for value in [f32::NAN, f32::INFINITY] {
             let mut values = EXPECTED;
             values[0] = value;
@@ -285,16 +240,16 @@ mod tests {
 
     #[test]
     fn the_processors_empty_masks_are_counted() {
-        let followed = Followed {
+        let clip = ClipLogits {
             together: Some(logits(EXPECTED)),
             alone: logits(EXPECTED),
         };
         let limit = limit(Precision::Fp16, false);
-        let made = facts(&followed, &logits(EXPECTED), 0.0, limit).unwrap();
+        let made = facts(&clip, &logits(EXPECTED), 0.0, limit).unwrap();
         assert_eq!((made.frames, made.seen), (2, 3));
-        let without = Followed {
+        let without = ClipLogits {
             together: None,
-            ..followed
+            ..clip
         };
         assert!(facts(&without, &logits(EXPECTED), 0.0, limit).is_err());
     }

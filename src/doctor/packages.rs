@@ -1,30 +1,30 @@
-//! Which of PyPI's packages serve which GPU.
+//! The packages on PyPI that work on each GPU.
 //!
-//! Architectures were read from the libraries of both wheels (`.nv_fatbin`); CUDA's versions are those that they link; the
-//! drivers' are NVIDIA's.
+//! Architectures were read from the libraries of both wheels (`.nv_fatbin`). The CUDA versions are those that they link; the
+//! driver versions are from NVIDIA's documentation.
 
 use super::facts::Compute;
 
-/// A wheel of ONNX Runtime for NVIDIA GPUs, and what goes with it.
+/// A wheel of ONNX Runtime for NVIDIA GPUs, and the packages that it needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wheel {
     /// Version of `onnxruntime-gpu`.
     pub version: &'static str,
-    /// The CUDA that it was built for.
+    /// The CUDA version that it was built for.
     pub cuda: &'static str,
-    /// The generation of that CUDA.
+    /// The major version of that CUDA.
     pub cuda_major: u32,
-    /// First version of the driver that serves it.
+    /// The oldest driver that it works with.
     pub driver: &'static str,
-    /// What else pip has to install: CUDA's libraries and cuDNN.
+    /// What pip must install with it: CUDA's libraries and cuDNN.
     pub with: &'static [&'static str],
     /// The argument of `scripts/setup --cuda` that installs it.
     pub setup: &'static str,
-    /// Oldest architecture that it has machine code for.
+    /// The oldest architecture that it has machine code for.
     oldest: Compute,
 }
 
-/// For sm_75 (T4) and later.
+/// The wheel for sm_75 (T4) and later.
 pub const LATER: Wheel = Wheel {
     version: "1.31.1",
     cuda: "13",
@@ -41,7 +41,7 @@ pub const LATER: Wheel = Wheel {
     oldest: Compute { major: 7, minor: 5 },
 };
 
-/// The last for sm_60 (P100) to sm_72 (V100 is sm_70). cuDNN 9.11 dropped what is older than sm_75.
+/// The last wheel for sm_60 (P100) to sm_72; a V100 is sm_70. cuDNN 9.11 dropped GPUs before sm_75.
 pub const OLDER: Wheel = Wheel {
     version: "1.26.0",
     cuda: "12.8",
@@ -59,15 +59,15 @@ pub const OLDER: Wheel = Wheel {
     oldest: Compute { major: 6, minor: 0 },
 };
 
-/// First cuDNN without kernels for GPUs before sm_75.
+/// The first cuDNN version without kernels for GPUs before sm_75.
 pub const CUDNN_WITHOUT_OLDER: [u32; 2] = [9, 11];
 
-/// The first architecture that needs no older packages.
+/// The first architecture that works with the [`LATER`] wheel.
 pub const FIRST_OF_LATER: Compute = LATER.oldest;
 
-/// The wheel for a GPU; `None` if none serves it.
+/// The wheel that works on a GPU; `None` if none does.
 pub fn wheel(gpu: Compute) -> Option<&'static Wheel> {
-    // 1.31.1 has nothing that sm_100 and sm_103 run, 1.26.0 code that the driver translates.
+    // 1.31.1 has no code that runs on sm_100 and sm_103; 1.26.0 has code that the driver translates.
     let translated = gpu.major == 10 || gpu.major == 11;
     match gpu {
         gpu if gpu < OLDER.oldest => None,
@@ -77,7 +77,7 @@ pub fn wheel(gpu: Compute) -> Option<&'static Wheel> {
 }
 
 impl Wheel {
-    /// What to install, in words: `onnxruntime-gpu 1.26.0, CUDA 12.8 and nvidia-cudnn-cu12<9.11`.
+    /// The packages to install, in words: `onnxruntime-gpu 1.26.0, CUDA 12.8 and nvidia-cudnn-cu12<9.11`.
     pub fn words(&self) -> String {
         let cudnn = self.with.last().copied().unwrap_or_default();
         format!(
@@ -86,7 +86,7 @@ impl Wheel {
         )
     }
 
-    /// How to install it: both ways.
+    /// How to install it: with the project's script, or with pip.
     pub fn command(&self) -> String {
         let quoted: Vec<String> = self.with.iter().map(|name| format!("'{name}'")).collect();
         format!(

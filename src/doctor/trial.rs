@@ -1,259 +1,135 @@
-//! One provider, tried in a process of its own: what that process does, what it tells, and what is made of it.
+//! A trial of one provider in a separate process: its input, the events that it reports, and the facts made from them.
 //!
-//! The process writes one line of JSON for each [`Event`]. Whatever ends it, the lines up to then stay, and the last
-//! [`Event::Begin`] says what it was doing.
+//! The process reads a [`TrialConfig`] as JSON from standard input and writes one line of JSON for each [`Event`]. Lines written
+//! before a crash are kept, and the last [`Event::Begin`] names the step that crashed.
 
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::attention;
-use super::clip::{self, Followed};
-use super::facts::{
-    Failure, FailureKind, GoldenFacts, GraphFacts, LibraryFacts, MemoryFacts, Placement,
-    ProviderFacts,
-};
-use super::golden::{self, GoldenError};
-use super::memory;
-use crate::bundle::{Bundle, GraphFile};
-use crate::runtime::{Backend, Graph, GraphError, Provider, Runtime, RuntimeOptions};
-use crate::tracker::{Graphs, ModelSpec, check_precision};
+use super::facts::{Failure, FailureKind, GraphFacts, LibraryFacts, MemoryFacts, ProviderFacts};
+use crate::runtime::Provider;
 
-/// What is to be tried.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    /// The library, the provider and how to run.
-    pub options: RuntimeOptions,
-    /// The bundle's folder, if there is one.
+/// What a trial does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialConfig {
+    /// The file to which events are written.
+    pub events: PathBuf,
+    /// The provider to try.
+    pub provider: Provider,
+    /// Index of the GPU.
+    pub device_id: i32,
+    /// ONNX Runtime's library.
+    pub library: PathBuf,
+    /// Number of CPU threads; one per core if absent.
+    pub threads: Option<usize>,
+    /// The bundle's folder; without one, only the provider is tried.
     pub bundle: Option<PathBuf>,
-    /// Objects to plan for.
+    /// Number of objects to plan memory for.
     pub objects: usize,
-    /// Bytes that graphs may take; no plan is made without.
-    pub budget: Option<u64>,
-    /// With this, the drawn clip is followed with the bundle, and nothing else is done.
-    pub clip: Option<ClipTrial>,
+    /// Bytes that graphs may take; memory is not planned if absent.
+    pub budget_bytes: Option<u64>,
+    /// If set, the trial tracks the drawn clip with the bundle and does nothing else.
+    pub clip: Option<ClipConfig>,
 }
 
-/// The drawn clip, to be followed.
-#[derive(Debug, Clone)]
-pub struct ClipTrial {
-    /// The file that the logits go to, as [`clip::write`] writes them.
+/// How the drawn clip is tracked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipConfig {
+    /// The file to which the logits are written, as [`super::clip::write`] does.
     pub file: PathBuf,
-    /// Frames to follow.
+    /// Number of frames to track.
     pub frames: usize,
 }
 
-/// What a trial tells.
+/// One step or result that a trial reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It begins something.
+    /// A step begins.
     Begin {
-        /// What, in words.
+        /// The step, in words.
         during: String,
-        /// The role of the graph that it is done with.
+        /// Role of the graph that runs in it.
         graph: Option<String>,
     },
     /// The library is loaded.
     Library {
         /// Its version.
         version: String,
-        /// Its build.
+        /// Its build information.
         build: String,
-        /// The providers that it names.
+        /// The providers that it lists.
         providers: Vec<String>,
     },
-    /// The provider makes sessions, and they compute.
+    /// The provider works: a session was created and computed the right values.
     Serves,
     /// A graph was tried.
     Graph(GraphFacts),
     /// Memory was planned.
     Memory(MemoryFacts),
-    /// It cannot go on.
+    /// The trial ended early.
     Failed {
         /// How it ended.
         kind: FailureKind,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Everything was tried.
+    /// All steps are done.
     Done,
 }
 
 /// How the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By itself.
+    /// It exited.
     Exit,
-    /// By a signal.
+    /// This signal ended it.
     Signal(i32),
-    /// By whoever waited, after so many seconds.
+    /// It was ended because it took more than this number of seconds.
     Timeout(u64),
 }
 
-/// Tries a provider and tells of it.
-pub fn run(trial: &Trial, tell: &mut dyn FnMut(Event)) {
-    match attempt(trial, tell) {
-        Ok(()) => tell(Event::Done),
-        Err(error) => {
-            let kind = match error.downcast_ref() {
-                Some(GraphError::LibraryTooOld { .. }) => FailureKind::TooOld,
-                _ => FailureKind::Error,
-            };
-            let reason = error.to_string();
-            tell(Event::Failed { kind, reason });
-        }
-    }
+/// The output of a trial's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrialOutput {
+    /// Its events, one in a line. The last line may be incomplete.
+    pub events: String,
+    /// What the process and the library printed.
+    pub printed: String,
+    /// How the process ended.
+    pub end: End,
 }
 
-fn attempt(
-    trial: &Trial,
-    tell: &mut dyn FnMut(Event),
-) -> Result<(), Box<dyn std::error::Error + 'static>> {
-    let begin = |during: &str, graph: Option<&str>| Event::Begin {
-        during: during.to_owned(),
-        graph: graph.map(str::to_owned),
-    };
-    tell(begin("loading the library", None));
-    let options = RuntimeOptions {
-        // The clip runs as `snow-ort run` would run it.
-        record_placement: trial.clip.is_none(),
-        ..trial.options.clone()
-    };
-    let mut runtime = Runtime::load(&options)?;
-    tell(Event::Library {
-        version: runtime.version().to_owned(),
-        build: runtime.build_info(),
-        providers: runtime.named_providers(),
-    });
-    tell(begin("making a session", None));
-    runtime.try_provider()?;
-    tell(Event::Serves);
-    let Some(dir) = &trial.bundle else {
-        return Ok(());
-    };
-    let bundle = Bundle::open(dir)?;
-    if let Some(plan) = &trial.clip {
-        return follow(&bundle, runtime, plan, &mut |during| {
-            tell(begin(during, None))
-        });
-    }
-    for graph in &bundle.manifest().graphs {
-        let role = graph.role.as_str();
-        tell(begin(&format!("running graph {role}"), Some(role)));
-        tell(Event::Graph(graph_facts(&bundle, graph, &runtime)));
-    }
-    if let Some(budget) = trial.budget {
-        tell(begin("measuring what the graphs need of memory", None));
-        let memory = memory::fit(&bundle, &mut runtime, trial.objects, budget)?;
-        tell(Event::Memory(memory));
-    }
-    Ok(())
-}
-
-/// Follows the drawn clip. The processor is what others are held against, so there one object at a time will do.
-fn follow(
-    bundle: &Bundle,
-    runtime: Runtime,
-    plan: &ClipTrial,
-    tell: &mut dyn FnMut(&str),
-) -> Result<(), Box<dyn std::error::Error + 'static>> {
-    let provider = runtime.provider();
-    check_precision(bundle, provider)?;
-    let spec = ModelSpec::of(bundle)?;
-    let backend: Rc<dyn Backend> = Rc::new(runtime);
-    let run = |chunk: usize| {
-        let graphs = Graphs::load(bundle, backend.as_ref())?;
-        clip::follow(
-            spec.clone(),
-            Rc::clone(&backend),
-            graphs,
-            plan.frames,
-            chunk,
-        )
-    };
-    let together = match provider {
-        Provider::Cpu => None,
-        _ => {
-            tell("following the objects of the drawn clip together");
-            Some(run(clip::OBJECTS)?)
-        }
-    };
-    tell("following the objects of the drawn clip one at a time");
-    let alone = run(1)?;
-    clip::write(&plan.file, &Followed { together, alone })?;
-    Ok(())
-}
-
-fn graph_facts(bundle: &Bundle, spec: &GraphFile, runtime: &Runtime) -> GraphFacts {
-    let path = bundle.dir().join(&spec.file);
-    let mut facts = GraphFacts {
-        role: spec.role.to_string(),
-        ..GraphFacts::default()
-    };
-    type Ran = Result<(Vec<Placement>, Option<GoldenFacts>), GoldenError>;
-    let work = |graph: &mut dyn Graph| -> Ran {
-        let placement = placement(graph)?;
-        let golden = golden::compare(bundle, spec.role, graph, runtime)?;
-        Ok((placement, golden))
-    };
-    match runtime.alone(spec.role.as_str(), &path, None, work) {
-        Ok(((placement, golden), _)) => {
-            facts.placement = placement;
-            facts.golden = golden;
-        }
-        Err(error) => facts.failure = Some(error.to_string()),
-    }
-    facts
-}
-
-/// Nodes by provider and operator, in the order of their names.
-fn placement(graph: &dyn Graph) -> Result<Vec<Placement>, GraphError> {
-    let mut counts: Vec<Placement> = Vec::new();
-    for node in graph.placement()?.unwrap_or_default() {
-        let known = counts
-            .iter_mut()
-            .find(|known| known.provider == node.provider && known.operator == node.operator);
-        match known {
-            Some(known) => known.nodes += 1,
-            None => counts.push(Placement {
-                provider: node.provider,
-                operator: node.operator,
-                nodes: 1,
-            }),
-        }
-    }
-    counts.sort_by(|a, b| (&a.provider, &a.operator).cmp(&(&b.provider, &b.operator)));
-    Ok(counts)
-}
-
-/// Puts together what a trial of `provider` told (`lines`), how it ended and what the library printed meanwhile. What the
-/// library says of itself goes into `library`.
-pub fn conclude(
-    provider: &str,
-    (lines, end, printed): (&str, End, &str),
+/// Makes facts from the output of a trial of `provider`. What the library reports about itself goes into `library`.
+pub fn facts_from(
+    provider: Provider,
+    output: &TrialOutput,
     library: &mut LibraryFacts,
 ) -> ProviderFacts {
     let mut facts = ProviderFacts {
-        provider: provider.to_owned(),
+        provider: provider.to_string(),
         ..ProviderFacts::default()
     };
     let mut during = "starting".to_owned();
     let mut ended = false;
-    // A line that a crash cut off is none.
-    let events = lines
+    // A line that a crash cut off is skipped.
+    let events = output
+        .events
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     for event in events {
         match event {
-            Event::Begin { during: now, .. } => during = now,
+            Event::Begin { during: step, .. } => during = step,
             Event::Library {
                 version,
                 build,
                 providers,
             } => {
-                // A file's name may say it where the library itself does not.
+                // The file's name may contain the version if the library does not report it.
                 if version != "unknown" || library.version.is_none() {
                     library.version = Some(version);
                 }
@@ -274,38 +150,44 @@ pub fn conclude(
             Event::Done => ended = true,
         }
     }
-    let mut kernels = attention::parse(printed);
+    let mut kernels = attention::parse(&output.printed);
     for graph in &mut facts.graphs {
         graph.attention = kernels.remove(&graph.role).unwrap_or_default();
     }
-    if !ended || end != End::Exit && facts.failure.is_none() {
-        // A panic ends in advice for programmers.
-        let last = printed
-            .lines()
-            .map(str::trim)
-            .rfind(|line| !line.is_empty() && !line.starts_with("note: "));
-        let words = last.map_or(String::new(), |line| format!("; its last words: {line}"));
-        let (kind, how) = match end {
-            End::Signal(signal) => (
-                FailureKind::Crash,
-                format!("the process was ended by {}", signal_name(signal)),
-            ),
-            End::Timeout(seconds) => (
-                FailureKind::Timeout,
-                format!("it was not done after {seconds} s"),
-            ),
-            End::Exit => (
-                FailureKind::Crash,
-                "the process ended without a result".to_owned(),
-            ),
-        };
-        facts.failure = Some(Failure {
-            during,
-            kind,
-            reason: format!("{how}{words}"),
-        });
+    if !ended || output.end != End::Exit && facts.failure.is_none() {
+        facts.failure = Some(unexpected_end(during, output));
     }
     facts
+}
+
+/// The failure of a process that ended in the step `during` without reporting a result.
+fn unexpected_end(during: String, output: &TrialOutput) -> Failure {
+    // A panic message ends with a note for programmers.
+    let last = output
+        .printed
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !line.starts_with("note: "));
+    let printed = last.map_or(String::new(), |line| format!("; it printed last: {line}"));
+    let (kind, how) = match output.end {
+        End::Signal(signal) => (
+            FailureKind::Crash,
+            format!("the process was ended by {}", signal_name(signal)),
+        ),
+        End::Timeout(seconds) => (
+            FailureKind::Timeout,
+            format!("it was not done after {seconds} s"),
+        ),
+        End::Exit => (
+            FailureKind::Crash,
+            "the process ended without a result".to_owned(),
+        ),
+    };
+    Failure {
+        during,
+        kind,
+        reason: format!("{how}{printed}"),
+    }
 }
 
 fn signal_name(signal: i32) -> String {
@@ -315,7 +197,7 @@ fn signal_name(signal: i32) -> String {
         libc::SIGBUS => "SIGBUS",
         libc::SIGILL => "SIGILL",
         libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL, as the system does when memory is full",
+        libc::SIGKILL => "SIGKILL (the system sends it when memory is full)",
         _ => return format!("signal {signal}"),
     };
     name.to_owned()
@@ -330,6 +212,14 @@ mod tests {
         events.iter().map(line).collect()
     }
 
+    fn output(events: &str, end: End, printed: &str) -> TrialOutput {
+        TrialOutput {
+            events: events.to_owned(),
+            printed: printed.to_owned(),
+            end,
+        }
+    }
+
     fn begin(during: &str) -> Event {
         Event::Begin {
             during: during.to_owned(),
@@ -338,12 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_is_done_has_no_failure() {
+    fn a_completed_trial_has_no_failure() {
         let graph = GraphFacts {
             role: "memory_attention".to_owned(),
             ..GraphFacts::default()
         };
-        let told = lines(&[
+        let events = lines(&[
             begin("loading the library"),
             Event::Library {
                 version: "1.31.1".to_owned(),
@@ -357,7 +247,11 @@ mod tests {
         let printed =
             "snow-ort-graph memory_attention\nOperator=A Node=n DataType=fp16 SdpaKernel=MATH\n";
         let mut library = LibraryFacts::default();
-        let facts = conclude("cuda", (&told, End::Exit, printed), &mut library);
+        let facts = facts_from(
+            Provider::Cuda,
+            &output(&events, End::Exit, printed),
+            &mut library,
+        );
         assert!(facts.serves);
         assert_eq!(facts.failure, None);
         assert_eq!(facts.graphs[0].attention[0].kernel, "MATH");
@@ -366,16 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_says_what_was_being_done_and_the_last_words() {
-        let told = lines(&[Event::Serves, begin("running graph mask_decoder")]);
-        let cut = format!("{told}{{\"event\":\"gra");
+    fn a_crash_names_the_step_and_the_last_printed_line() {
+        let events = lines(&[Event::Serves, begin("running graph mask_decoder")]);
+        let cut = format!("{events}{{\"event\":\"gra");
         let mut library = LibraryFacts::default();
         let end = End::Signal(libc::SIGSEGV);
-        let facts = conclude(
-            "cuda",
-            (&cut, end, "one\nno kernel image\n\n"),
-            &mut library,
-        );
+        let crashed = output(&cut, end, "one\nno kernel image\n\n");
+        let facts = facts_from(Provider::Cuda, &crashed, &mut library);
         assert!(facts.serves);
         let failure = facts.failure.unwrap();
         assert_eq!(failure.during, "running graph mask_decoder");
@@ -383,13 +274,14 @@ mod tests {
         assert!(failure.reason.contains("SIGSEGV"), "{failure:?}");
         assert!(failure.reason.contains("no kernel image"), "{failure:?}");
 
-        let facts = conclude("cpu", ("", End::Timeout(9), ""), &mut library);
+        let late = output("", End::Timeout(9), "");
+        let facts = facts_from(Provider::Cpu, &late, &mut library);
         let failure = facts.failure.unwrap();
         assert_eq!(failure.kind, FailureKind::Timeout);
         assert!(failure.reason.contains("9 s"), "{failure:?}");
-        // A crash at the very end, after everything was told, is one all the same.
-        let done = lines(&[Event::Serves, Event::Done]);
-        let facts = conclude("cpu", (&done, end, ""), &mut library);
+        // A crash after the last event is a crash, too.
+        let done = output(&lines(&[Event::Serves, Event::Done]), end, "");
+        let facts = facts_from(Provider::Cpu, &done, &mut library);
         assert_eq!(facts.failure.unwrap().kind, FailureKind::Crash);
     }
 }

@@ -28,11 +28,12 @@ pub(super) fn plate_size(number: u64, scale: usize) -> (usize, usize) {
 }
 
 impl Canvas<'_> {
-    /// The number on a plate whose upper left corner is given.
+    /// Draws the number on a plate whose upper left corner is given.
     pub fn number(
         &mut self,
         number: u64,
-        (left, upper): (usize, usize),
+        left: usize,
+        upper: usize,
         scale: usize,
         plate: [u8; 3],
         ink: [u8; 3],
@@ -52,7 +53,7 @@ impl Canvas<'_> {
         }
     }
 
-    /// A rectangle of one colour; what lies outside of the picture is left out.
+    /// Fills a rectangle with one colour; the part outside of the picture is ignored.
     pub fn fill(&mut self, left: usize, top: usize, wide: usize, high: usize, colour: [u8; 3]) {
         let right = (left + wide).min(self.width);
         for y in top..(top + high).min(self.height) {

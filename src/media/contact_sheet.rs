@@ -11,16 +11,16 @@ use super::MediaError;
 use super::canvas::{Canvas, plate_size};
 use super::overlay;
 
-/// The most pictures on a sheet.
-const PICTURES: usize = 12;
+/// The largest number of pictures on a sheet.
+const MAX_PICTURES: usize = 12;
 const COLUMNS: usize = 4;
 /// A picture fits into this many pixels; its size is that of the first frame.
 const CELL: (u32, u32) = (396, 792);
 const GAP: usize = 4;
-/// Thumbnails held at a time. The more there are for each picture, the less do the pictures' distances differ.
-const MOST_KEPT: usize = 64;
+/// The largest number of thumbnails in memory. With more of them the pictures are spaced more evenly.
+const MAX_KEPT: usize = 64;
 const BACKGROUND: [u8; 3] = [24; 3];
-/// Pixels to a dot of a frame's number.
+/// Pixels per dot of a frame's number.
 const DOT: usize = 3;
 
 /// A frame for the sheet.
@@ -34,7 +34,7 @@ pub struct SheetFrame {
     pub height: u32,
     /// `[height, width, 3]` bytes.
     pub rgb: Vec<u8>,
-    /// `[height, width]` ids to be drawn over the frame; None if that is done.
+    /// `[height, width]` object ids to draw over the frame; `None` if `rgb` shows them already.
     pub ids: Option<Vec<u16>>,
 }
 
@@ -43,8 +43,10 @@ struct Thumbnail {
     picture: RgbImage,
 }
 
-/// Takes frames as they come, however many, and holds a bounded number of thumbnails and the last frame: one thumbnail
-/// at every so many frames, twice as many frames whenever there is no more room.
+/// Collects thumbnails of a run of any length in bounded memory.
+///
+/// It keeps the last frame and a thumbnail of every `stride`-th frame. When there are too many
+/// thumbnails, it drops every second one and doubles the stride.
 pub struct ContactSheet {
     kept: Vec<Thumbnail>,
     count: u64,
@@ -79,7 +81,7 @@ impl ContactSheet {
                 got: format!("{} bytes and {ids} ids", frame.rgb.len()),
             });
         }
-        // Only now is it known that the frame before was not the last, which is on the sheet in any case.
+        // The last frame is on the sheet in any case; only now is it known that the one before is not the last.
         if let Some(last) = self.last.take()
             && (self.count - 1).is_multiple_of(self.stride)
         {
@@ -91,7 +93,7 @@ impl ContactSheet {
     }
 
     fn keep(&mut self, frame: SheetFrame) {
-        if self.kept.len() == MOST_KEPT {
+        if self.kept.len() == MAX_KEPT {
             let mut index = 0;
             self.kept.retain(|_| {
                 index += 1;
@@ -105,14 +107,14 @@ impl ContactSheet {
         self.kept.extend(thumbnail(frame));
     }
 
-    /// Writes the sheet as a PNG; nothing if there was no frame. Returns whether there is a file.
+    /// Writes the sheet as a PNG and returns true; without frames it writes nothing and returns false.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
     pub fn write(mut self, path: &Path) -> Result<bool, MediaError> {
         self.kept.extend(self.last.take().and_then(thumbnail));
-        let chosen = spread(self.kept.iter().map(|kept| kept.number).collect());
+        let chosen = evenly_spaced(self.kept.iter().map(|kept| kept.number).collect());
         let mut pictures = self.kept;
         pictures.retain(|kept| chosen.contains(&kept.number));
         let Some(sheet) = arrange(&pictures) else {
@@ -126,24 +128,25 @@ impl ContactSheet {
     }
 }
 
-/// The numbers nearest to points that divide the way from the first to the last evenly.
-fn spread(numbers: Vec<u64>) -> Vec<u64> {
+/// At most [`MAX_PICTURES`] of the rising numbers, spaced as evenly as possible from the first to the
+/// last.
+fn evenly_spaced(numbers: Vec<u64>) -> Vec<u64> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else {
         return numbers;
     };
-    if numbers.len() <= PICTURES {
+    if numbers.len() <= MAX_PICTURES {
         return numbers;
     }
-    let step = (last - first) as f64 / (PICTURES - 1) as f64;
-    let mut chosen = Vec::with_capacity(PICTURES);
+    let step = (last - first) as f64 / (MAX_PICTURES - 1) as f64;
+    let mut chosen = Vec::with_capacity(MAX_PICTURES);
     let mut left = numbers.as_slice();
-    for point in 0..PICTURES {
+    for point in 0..MAX_PICTURES {
         let wanted = *first as f64 + step * point as f64;
-        // Enough must be left for the points that follow.
-        let most = left.len() - (PICTURES - 1 - point);
+        // The points that follow need a number each.
+        let limit = left.len() - (MAX_PICTURES - 1 - point);
         let distance = |number: u64| (number as f64 - wanted).abs();
         let mut best = 0;
-        while best + 1 < most && distance(left[best + 1]) < distance(left[best]) {
+        while best + 1 < limit && distance(left[best + 1]) < distance(left[best]) {
             best += 1;
         }
         chosen.push(left[best]);
@@ -152,7 +155,7 @@ fn spread(numbers: Vec<u64>) -> Vec<u64> {
     chosen
 }
 
-/// The frame with its masks in the size that fits a cell.
+/// The frame with its masks, scaled to fit a cell.
 fn thumbnail(mut frame: SheetFrame) -> Option<Thumbnail> {
     if let Some(ids) = &frame.ids {
         overlay::draw(&mut frame.rgb, frame.width, frame.height, ids);
@@ -173,7 +176,7 @@ fn fitted(size: (u32, u32), room: (u32, u32)) -> (u32, u32) {
 
 fn arrange(pictures: &[Thumbnail]) -> Option<RgbImage> {
     let cell = pictures.first()?.picture.dimensions();
-    // A number stays readable in a picture that is narrower.
+    // The number needs its height in a low picture too.
     let cell = (cell.0 as usize, (cell.1 as usize).max(DOT * 7));
     let columns = pictures.len().min(COLUMNS);
     let rows = pictures.len().div_ceil(COLUMNS);
@@ -201,8 +204,8 @@ fn arrange(pictures: &[Thumbnail]) -> Option<RgbImage> {
             width,
             height,
         };
-        let corner = (left, top + cell.1 - plate);
-        canvas.number(thumbnail.number, corner, DOT, [0; 3], [255; 3]);
+        let upper = top + cell.1 - plate;
+        canvas.number(thumbnail.number, left, upper, DOT, [0; 3], [255; 3]);
     }
     Some(sheet)
 }
@@ -238,7 +241,7 @@ mod tests {
                 ids: None,
             };
             assert!(sheet.add(frame).is_ok());
-            assert!(sheet.kept.len() <= MOST_KEPT);
+            assert!(sheet.kept.len() <= MAX_KEPT);
         }
         sheet
     }
@@ -247,7 +250,7 @@ mod tests {
         let mut sheet = sheet_of(frames, (396, 1));
         let last = sheet.last.take();
         sheet.kept.extend(last.and_then(thumbnail));
-        spread(sheet.kept.iter().map(|kept| kept.number).collect())
+        evenly_spaced(sheet.kept.iter().map(|kept| kept.number).collect())
     }
 
     #[test]
@@ -259,9 +262,9 @@ mod tests {
         assert_eq!(chosen(23), (0..12).map(|i| i * 2).collect::<Vec<_>>());
         for frames in [13, 48, 64, 65, 66, 127, 128, 129, 130, 1000, 5001] {
             let chosen = chosen(frames);
-            assert_eq!(chosen.len(), PICTURES, "{frames}");
-            assert_eq!((chosen[0], chosen[PICTURES - 1]), (0, frames - 1));
-            let even = (frames - 1) as f64 / (PICTURES - 1) as f64;
+            assert_eq!(chosen.len(), MAX_PICTURES, "{frames}");
+            assert_eq!((chosen[0], chosen[MAX_PICTURES - 1]), (0, frames - 1));
+            let even = (frames - 1) as f64 / (MAX_PICTURES - 1) as f64;
             for pair in chosen.windows(2) {
                 let step = (pair[1] - pair[0]) as f64;
                 assert!(

@@ -21,7 +21,7 @@ use super::{Damage, Frame, FrameSource, MediaError, SourceInfo, SourceKind};
 
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"];
 
-/// Whether the name ends in an image's extension, in upper or lower case.
+/// Whether the name ends in the extension of an image, in upper or lower case.
 pub fn has_image_extension(path: &Path) -> bool {
     EXTENSIONS
         .iter()
@@ -33,11 +33,11 @@ pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
         .is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(extension.as_bytes()))
 }
 
-/// The images of a folder in the byte order of their names, or the one image that `path` is.
-/// Hidden files, subfolders and other kinds of files are left out.
+/// Lists the images of a folder in the byte order of their names; a file is a list of one.
+/// Hidden files, subfolders and files with other extensions are left out.
 ///
 /// # Errors
-/// The folder cannot be read or holds no images, or what has an image's name is no file.
+/// The folder cannot be read or holds no images, or something named like an image is not a file.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, MediaError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -95,7 +95,7 @@ impl ImageSource {
             }
             same_size(&images[0], size, image, found)?;
         }
-        // A folder is a row of stills, so what moves in one of them counts for nothing there.
+        // In a folder every image is one frame, also an animated one.
         if images.as_slice() == [path] {
             check_still(path)?;
         }
@@ -171,17 +171,17 @@ impl FrameSource for ImageSource {
 /// JPEG.
 ///
 /// # Errors
-/// The file is missing, empty, damaged, truncated, too large, or of a kind that is not read.
+/// The file is missing, empty, damaged, truncated, too large, or has a format that is not supported.
 pub fn decode(path: &Path) -> Result<RgbImage, MediaError> {
     let bytes = read(path)?;
     let ((width, height), orientation) = header(path, io::Cursor::new(&bytes), is_jpeg(&bytes))?;
     check_pixels(path, width, height)?;
     let pixels = if is_jpeg(&bytes) {
-        jpeg(&bytes)
+        decode_jpeg(&bytes)
     } else {
-        other(&bytes)
+        decode_other(&bytes)
     }
-    .map_err(|detail| bad(path, detail))?;
+    .map_err(|detail| image_error(path, detail))?;
     if orientation == Orientation::NoTransforms {
         return Ok(pixels);
     }
@@ -208,7 +208,7 @@ fn image_size(path: &Path) -> Result<(u32, u32), MediaError> {
     })
 }
 
-/// Width and height as stored, and what makes the image upright.
+/// Width and height as stored, and the turn that makes the image upright.
 fn header(
     path: &Path,
     source: impl BufRead + Seek,
@@ -222,11 +222,11 @@ fn header(
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         Ok((decoder.dimensions(), orientation))
     };
-    read().map_err(|detail| bad(path, detail))
+    read().map_err(|detail| image_error(path, detail))
 }
 
-/// Refuses an animation, of which only the first picture would be read. GIFs are not asked, since
-/// FFmpeg plays them. The size was checked before: this decodes two frames.
+/// Refuses an animation, of which only the first picture would be read. GIFs are not checked, since
+/// FFmpeg plays them. The size was checked before: this function decodes two frames.
 fn check_still(path: &Path) -> Result<(), MediaError> {
     let frames = |source| -> image::ImageResult<_> {
         let reader = ImageReader::new(source).with_guessed_format()?;
@@ -248,7 +248,7 @@ fn check_still(path: &Path) -> Result<(), MediaError> {
             _ => None,
         })
     };
-    // What cannot be read is reported by the decoding, in its own words.
+    // An image that cannot be read is reported when it is decoded.
     if let Ok(Some((kind, frames))) = frames(BufReader::new(open_regular(path)?))
         && frames.take(2).count() == 2
     {
@@ -260,7 +260,7 @@ fn check_still(path: &Path) -> Result<(), MediaError> {
     Ok(())
 }
 
-fn bad(path: &Path, detail: String) -> MediaError {
+fn image_error(path: &Path, detail: String) -> MediaError {
     MediaError::Image {
         path: path.to_owned(),
         detail,
@@ -282,22 +282,22 @@ fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
-// The contents decide, not the name: many a .png is a JPEG.
+// The contents decide, not the name: JPEGs are often named .png.
 fn decoder<'a>(source: impl BufRead + Seek + 'a) -> Result<impl ImageDecoder + 'a, String> {
     let mut reader = ImageReader::new(source)
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
-    // Pixels of four values of 16 bits, and half as much again for what a decoder needs itself.
+    // Pixels of four 16-bit values, and half as much again for the decoder itself.
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 12);
     reader.limits(limits);
     if reader.format().is_none() {
-        return Err("its contents are no image of a known kind".to_owned());
+        return Err("its contents are not an image in a known format".to_owned());
     }
     reader.into_decoder().map_err(|error| error.to_string())
 }
 
-fn other(bytes: &[u8]) -> Result<RgbImage, String> {
+fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
     let decoder = decoder(io::Cursor::new(bytes))?;
     let (width, height) = decoder.dimensions();
     let colour = decoder.color_type();
@@ -312,24 +312,24 @@ fn other(bytes: &[u8]) -> Result<RgbImage, String> {
     let deep = |pixel: &[u8]| [high(pixel), high(&pixel[2..]), high(&pixel[4..])];
     let rgb = match colour {
         ColorType::Rgb8 => values,
-        ColorType::Rgba8 => spread(&values, 4, |pixel| [pixel[0], pixel[1], pixel[2]])?,
-        ColorType::L8 => spread(&values, 1, |pixel| [pixel[0]; 3])?,
-        ColorType::La8 => spread(&values, 2, |pixel| [pixel[0]; 3])?,
-        ColorType::L16 => spread(&values, 2, |pixel| [high(pixel); 3])?,
-        ColorType::La16 => spread(&values, 4, |pixel| [high(pixel); 3])?,
-        ColorType::Rgb16 => spread(&values, 6, deep)?,
-        ColorType::Rgba16 => spread(&values, 8, deep)?,
+        ColorType::Rgba8 => to_rgb(&values, 4, |pixel| [pixel[0], pixel[1], pixel[2]])?,
+        ColorType::L8 => to_rgb(&values, 1, |pixel| [pixel[0]; 3])?,
+        ColorType::La8 => to_rgb(&values, 2, |pixel| [pixel[0]; 3])?,
+        ColorType::L16 => to_rgb(&values, 2, |pixel| [high(pixel); 3])?,
+        ColorType::La16 => to_rgb(&values, 4, |pixel| [high(pixel); 3])?,
+        ColorType::Rgb16 => to_rgb(&values, 6, deep)?,
+        ColorType::Rgba16 => to_rgb(&values, 8, deep)?,
         other => {
             return Err(format!(
-                "its pixels are {other:?}, expected whole numbers of 8 or 16 bits; \
-                 convert it to PNG"
+                "its pixels are {other:?}, expected integers of 8 or 16 bits; convert it to PNG"
             ));
         }
     };
     RgbImage::from_raw(width, height, rgb).ok_or_else(|| "its pixels do not fit its size".into())
 }
 
-fn spread(
+/// Converts pixels of `pixel_bytes` bytes each to RGB.
+fn to_rgb(
     values: &[u8],
     pixel_bytes: usize,
     convert: impl Fn(&[u8]) -> [u8; 3],
@@ -341,16 +341,16 @@ fn spread(
     Ok(rgb)
 }
 
-/// Makes the end of the data an error: libjpeg would fill what is missing with grey.
-struct Whole<'a>(&'a [u8]);
+/// Reports the end of the data as an error: libjpeg would fill the missing part with grey.
+struct EndIsError<'a>(&'a [u8]);
 
-impl Read for Whole<'_> {
+impl Read for EndIsError<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.0.read(into)
     }
 }
 
-impl BufRead for Whole<'_> {
+impl BufRead for EndIsError<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.0.is_empty() {
             return Err(io::Error::other("the data ends early"));
@@ -363,19 +363,19 @@ impl BufRead for Whole<'_> {
     }
 }
 
-/// libjpeg's errors arrive as unwinding, raised so that no panic message is printed.
-fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// Runs libjpeg and turns its errors into text. They arrive as unwinding without a panic message.
+fn catch_errors<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|cause| {
             Err(cause
                 .downcast_ref::<String>()
-                .map(|said| said.trim_start_matches("libjpeg fatal error: ").to_owned())
-                .or_else(|| cause.downcast_ref::<&str>().map(|said| (*said).to_owned()))
+                .map(|text| text.trim_start_matches("libjpeg fatal error: ").to_owned())
+                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
                 .unwrap_or_else(|| "libjpeg gave up".to_owned()))
         })
-        .map_err(|said| match said.as_str() {
+        .map_err(|text| match text.as_str() {
             "Input file read error" => "the file is truncated".to_owned(),
-            _ => said,
+            _ => text,
         })
 }
 
@@ -392,17 +392,17 @@ fn open_jpeg<R: BufRead>(source: R) -> Result<(mozjpeg::Decompress<R>, Orientati
 }
 
 fn jpeg_header(source: impl BufRead) -> Result<((u32, u32), Orientation), String> {
-    caught(|| {
+    catch_errors(|| {
         let (jpeg, orientation) = open_jpeg(source)?;
         Ok(((jpeg.width() as u32, jpeg.height() as u32), orientation))
     })
 }
 
-fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
+fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
     use mozjpeg::ColorSpace::{JCS_CMYK, JCS_GRAYSCALE, JCS_RGB, JCS_YCCK};
     let text = |error: io::Error| error.to_string();
-    caught(|| {
-        let (mut jpeg, _) = open_jpeg(Whole(bytes))?;
+    catch_errors(|| {
+        let (mut jpeg, _) = open_jpeg(EndIsError(bytes))?;
         jpeg.dct_method(mozjpeg::DctMethod::IntegerSlow);
         jpeg.do_fancy_upsampling(true);
         let target = match jpeg.color_space() {
@@ -414,8 +414,8 @@ fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
         let (width, height) = (jpeg.width() as u32, jpeg.height() as u32);
         let values = jpeg.read_scanlines::<u8>().map_err(text)?;
         let rgb = match target {
-            JCS_GRAYSCALE => spread(&values, 1, |pixel| [pixel[0]; 3])?,
-            JCS_CMYK => spread(&values, 4, cmyk_to_rgb)?,
+            JCS_GRAYSCALE => to_rgb(&values, 1, |pixel| [pixel[0]; 3])?,
+            JCS_CMYK => to_rgb(&values, 4, cmyk_to_rgb)?,
             _ => values,
         };
         RgbImage::from_raw(width, height, rgb)
@@ -423,8 +423,8 @@ fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
     })
 }
 
-/// As Pillow: the values in a file are taken to be inverted, as Adobe writes them, and what ink
-/// leaves of white is scaled by what black leaves.
+/// Converts CMYK as Pillow does: the values of the file are inverted, as Adobe writes them, and the
+/// white that the inks leave is scaled by the white that black leaves.
 fn cmyk_to_rgb(pixel: &[u8]) -> [u8; 3] {
     let white = u32::from(pixel[3]);
     [0, 1, 2].map(|i| {

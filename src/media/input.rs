@@ -1,4 +1,4 @@
-//! What is checked of an input file before any of it is read, or memory is taken for it.
+//! Checks of an input file before it is read, and before memory is allocated for it.
 
 use std::fs::{File, FileType, Metadata};
 use std::os::unix::fs::FileTypeExt;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::MediaError;
 
-/// Images and masks of more pixels are refused: as RGB this many take 768 MiB.
+/// Images and masks with more pixels are refused: as RGB this many take 768 MiB.
 pub const MAX_PIXELS: u64 = 1 << 28;
 
-/// What is at `path`, links followed.
+/// Metadata of the file or folder at `path`; links are followed.
 ///
 /// # Errors
-/// Nothing is there, or the operating system does not say.
+/// The path does not exist, or the operating system refuses to read it.
 pub(super) fn metadata(path: &Path) -> Result<Metadata, MediaError> {
     std::fs::metadata(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => MediaError::Missing {
@@ -25,10 +25,10 @@ pub(super) fn metadata(path: &Path) -> Result<Metadata, MediaError> {
     })
 }
 
-/// Refuses everything that is no regular file, since opening or reading it may wait forever.
+/// Refuses everything but a regular file, since opening or reading it may wait forever.
 ///
 /// # Errors
-/// What is there is of another kind.
+/// `kind` is not a regular file.
 pub(super) fn check_regular(path: &Path, kind: FileType) -> Result<(), MediaError> {
     if kind.is_file() {
         return Ok(());
@@ -50,10 +50,10 @@ pub(super) fn check_regular(path: &Path, kind: FileType) -> Result<(), MediaErro
     })
 }
 
-/// Opens a file that has contents.
+/// Opens a regular file that is not empty.
 ///
 /// # Errors
-/// It is missing, empty, no regular file, or may not be read.
+/// The file is missing, empty, not a regular file, or must not be read.
 pub(super) fn open_regular(path: &Path) -> Result<File, MediaError> {
     let meta = metadata(path)?;
     check_regular(path, meta.file_type())?;
@@ -68,7 +68,8 @@ pub(super) fn open_regular(path: &Path) -> Result<File, MediaError> {
     })
 }
 
-/// To be asked as soon as the header is read: a few bytes of it can claim a picture of any size.
+/// Refuses a picture that is too large. Call it as soon as the header is read: a few bytes can claim
+/// a picture of any size.
 ///
 /// # Errors
 /// The picture has more than [`MAX_PIXELS`].
@@ -84,22 +85,22 @@ pub(super) fn check_pixels(path: &Path, width: u32, height: u32) -> Result<(), M
     })
 }
 
-/// An empty vector with room for `count` values; without it an error, where `Vec::with_capacity`
-/// would end the process.
+/// An empty vector with room for `count` values. `Vec::with_capacity` would end the process if there
+/// is too little memory.
 ///
 /// # Errors
-/// There is not that much memory.
+/// There is too little memory.
 pub(super) fn with_room<T>(count: usize) -> Result<Vec<T>, String> {
     let mut values = Vec::new();
     values.try_reserve_exact(count).map_err(|_| {
         let bytes = count.saturating_mul(size_of::<T>());
-        format!("there is no memory for its {bytes} bytes of pixels")
+        format!("there is not enough memory for its {bytes} bytes of pixels")
     })?;
     Ok(values)
 }
 
-/// A sentence for the user if the byte order of the names, in which `images` come, is not the order
-/// of the numbers that the names end in.
+/// A sentence for the user if the names of `images`, which are in byte order, end in numbers that are
+/// not in order.
 pub(super) fn order_note(images: &[PathBuf]) -> Option<String> {
     let (before, after) =
         images
@@ -113,15 +114,15 @@ pub(super) fn order_note(images: &[PathBuf]) -> Option<String> {
             })?;
     let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
     Some(format!(
-        "{}: images are read in the byte order of their names, so {} comes before {}; if the \
-         numbers are meant, write all of them with the same count of digits (with leading zeros)",
+        "{}: images are read in the byte order of their names, so {} comes before {}; to read them \
+         by number, give all numbers the same count of digits (with leading zeros)",
         before.parent().unwrap_or(before).display(),
         name(before),
         name(after),
     ))
 }
 
-/// The name without its extension, split before its last digits, which come without leading zeros.
+/// The name without its extension, split before its last digits. The digits have no leading zeros.
 fn numbered(path: &Path) -> Option<(&[u8], &[u8])> {
     let name = path.file_stem()?.as_encoded_bytes();
     let digits = name

@@ -1,19 +1,36 @@
-//! Frames in, masks out: frame sources (video file, image folder, single image), resizing, mask
-//! operations, index PNGs, the overlay video and the contact sheet.
+//! Frames in, pictures out: frame sources (video file, image folder, single image), resizing, index
+//! PNGs, the overlay video and the contact sheet.
+//!
+//! # FFmpeg
+//!
+//! Videos are read and written through `ffmpeg-next` and its safe wrappers: contexts, packets,
+//! frames, filters. What they cannot do is done by a few calls of FFmpeg's C interface: paths that
+//! are not UTF-8, FFmpeg's log, some fields of a stream, errors of closing a file.
+//!
+//! `video-rs`, a layer above `ffmpeg-next`, is not used:
+//! - its `Decoder` resizes with AREA scaling and the BT.601 matrix, does not apply rotation metadata,
+//!   loses the frames after a change of resolution, and gives the decoding time as a frame's time;
+//! - its `Reader` panics on a path that is not UTF-8, and reports the end of a file as an error;
+//! - its `Encoder` sets no colour tags and counts time in microseconds;
+//! - what is left is too little to depend on it: `Location` is a path, `Time` a number and its time
+//!   base, and the parts of `StreamInfo` are private;
+//! - version 0.12 turns on all features of `ffmpeg-next`, so that a build needs FFmpeg's libraries for
+//!   devices and for audio resampling too, and adds 29 crates.
 
-#[cfg(feature = "video")]
-mod av;
 mod canvas;
 pub mod contact_sheet;
 #[cfg(feature = "video")]
-mod convert;
+mod ffmpeg;
 #[cfg(feature = "video")]
-mod encode;
+mod filters;
 pub mod images;
 pub mod index_png;
 mod input;
-pub mod mask;
 pub mod overlay;
+#[cfg(feature = "video")]
+mod overlay_clock;
+#[cfg(feature = "video")]
+mod overlay_writer;
 pub mod resize;
 #[cfg(feature = "video")]
 pub mod video;
@@ -48,7 +65,7 @@ pub enum SourceKind {
     Images,
 }
 
-/// What is known of a source before its frames are read.
+/// What is known about a source before its frames are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceInfo {
     /// The path that was opened.
@@ -62,40 +79,41 @@ pub struct SourceInfo {
     /// Frames per second as a fraction; 24/1 for images.
     pub frame_rate: (u32, u32),
     /// Number of images, the container's own count of frames, or its duration times its frame
-    /// rate. A hint: the frames that really come may be fewer or more.
+    /// rate. A hint: the source may deliver fewer or more frames.
     pub frames_hint: Option<u64>,
-    /// What the user should know of the source although it can be read, one sentence each.
+    /// Notes for the user about a source that can be read, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// What was wrong with a source whose frames could be read all the same.
+/// Damage of a source whose frames could still be read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// Packets that could not be read or decoded; what they held is missing or concealed.
+    /// Packets that could not be read or decoded; their frames are missing or concealed.
     pub packets: u64,
-    /// Frames that were delivered although the decoder marked them as damaged.
+    /// Frames that were delivered although the decoder reported them as damaged.
     pub frames: u64,
-    /// The first complaint, in FFmpeg's words, with where it arose.
+    /// FFmpeg's first error message, after the number of the packet.
     pub first_error: Option<String>,
 }
 
 /// Frames of one source, in presentation order.
 pub trait FrameSource: Send {
-    /// What is known of the source.
+    /// Returns what is known about the source.
     fn info(&self) -> &SourceInfo;
 
-    /// The next frame, or `None` at the end. Damaged packets are skipped and counted, not errors.
+    /// Returns the next frame, or `None` at the end. Damaged packets are skipped and counted, not
+    /// errors.
     ///
     /// # Errors
     /// An image that cannot be read or has another size than the first; a frame that cannot be
     /// converted to RGB.
     fn next_frame(&mut self) -> Result<Option<Frame>, MediaError>;
 
-    /// The damage met so far.
+    /// Returns the damage found so far.
     fn damage(&self) -> Damage;
 }
 
-/// What went wrong with a picture, a video or a mask, where, and what to do about it.
+/// Why a picture, a video or a mask cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaError {
@@ -119,18 +137,18 @@ pub enum MediaError {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A FIFO, socket or device, or a folder where only a file will do.
+    /// A FIFO, socket or device, or a folder in place of a file.
     #[error(
-        "{}: it is {found}, expected a regular file; copy what it holds to a file and give that",
+        "{}: it is {found}, expected a regular file; copy its contents to a file and give that",
         path.display()
     )]
     NotRegular {
         /// The path as given.
         path: PathBuf,
-        /// What is there.
+        /// The kind of thing at the path.
         found: &'static str,
     },
-    /// A picture of more pixels than are read.
+    /// A picture with more pixels than the limit.
     #[error(
         "{}: the image is {width}x{height}, {} pixels, expected at most {limit}; \
          scale it down, or replace it if its header is wrong",
@@ -143,10 +161,10 @@ pub enum MediaError {
         width: u32,
         /// Rows, as the header says.
         height: u32,
-        /// The most pixels that are read.
+        /// The largest number of pixels that is read.
         limit: u64,
     },
-    /// One file with several pictures, of a kind that FFmpeg does not play.
+    /// One file with several pictures, in a format that FFmpeg does not play.
     #[error(
         "{}: it is an animated {kind}, expected a still image or a video; convert it, \
          e.g. with `magick INPUT -coalesce FOLDER/%05d.png`, and give the folder",
@@ -158,16 +176,17 @@ pub enum MediaError {
         /// The file format.
         kind: &'static str,
     },
-    /// The program has no part that reads or writes videos.
+    /// The program was built without the feature `video`.
     #[error(
-        "{}: this program was built without video; give a folder of images (`ffmpeg -i VIDEO frames/%05d.png` makes one), or a build with the feature `video`",
+        "{}: this program was built without video; give a folder of images \
+         (`ffmpeg -i VIDEO frames/%05d.png` makes one), or use a build with the feature `video`",
         path.display()
     )]
     WithoutVideo {
         /// The file.
         path: PathBuf,
     },
-    /// The file is no video that FFmpeg knows.
+    /// FFmpeg cannot open the file as a video.
     #[error(
         "{}: not a video that FFmpeg can open ({detail}); give a video file, or a folder of images",
         path.display()
@@ -179,7 +198,7 @@ pub enum MediaError {
         detail: String,
     },
     /// The file opens, but holds no video stream.
-    #[error("{}: holds no video, only {found}; give a file with a video stream", path.display())]
+    #[error("{}: it holds no video, only {found}; give a file with a video stream", path.display())]
     NoVideoStream {
         /// The file.
         path: PathBuf,
@@ -207,7 +226,7 @@ pub enum MediaError {
     NoFrame {
         /// The file.
         path: PathBuf,
-        /// How many packets were read and the first complaint.
+        /// How many packets were read, and the first error.
         detail: String,
     },
     /// A decoded frame cannot be turned into RGB.
@@ -217,7 +236,7 @@ pub enum MediaError {
         path: PathBuf,
         /// The frame's index.
         frame: usize,
-        /// What failed.
+        /// FFmpeg's reason.
         detail: String,
     },
     /// A folder without images.
@@ -235,7 +254,7 @@ pub enum MediaError {
     /// Images of one folder differ in size.
     #[error(
         "{}: the image is {}x{}, but the folder's first image {} is {}x{}; \
-         all images of a folder must have one size: resize or move the odd ones",
+         all images of a folder must have the same size: resize or move the others",
         path.display(), size.0, size.1, first.display(), first_size.0, first_size.1
     )]
     MixedSizes {
@@ -256,7 +275,7 @@ pub enum MediaError {
         /// The decoder's reason.
         detail: String,
     },
-    /// An index mask is no palette or grey PNG, or is damaged.
+    /// An index mask is damaged, or is neither a palette PNG nor a grey PNG.
     #[error("{}: not a usable index mask: {detail}", path.display())]
     IndexPng {
         /// The PNG file.
@@ -264,27 +283,17 @@ pub enum MediaError {
         /// What is wrong, and what is expected.
         detail: String,
     },
-    /// A run-length string does not describe a mask of the stated size.
-    #[error("run-length counts of a {width}x{height} mask: {detail}")]
-    Rle {
-        /// Columns of the mask.
-        width: u32,
-        /// Rows of the mask.
-        height: u32,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Sizes or lengths that do not fit together.
+    /// Sizes or lengths that contradict each other.
     #[error("{what}: expected {expected}, got {got}")]
     Size {
         /// What was being done.
         what: &'static str,
         /// The expected size.
         expected: String,
-        /// The size that came.
+        /// The size that was given.
         got: String,
     },
-    /// The overlay's file name has an ending that no H.264 container has.
+    /// The overlay's file name does not end like a container for H.264.
     #[error(
         "{}: the overlay video must end in .mp4, .mov or .mkv, not {ending}",
         path.display()
@@ -303,7 +312,7 @@ pub enum MediaError {
         /// The ending that was found.
         ending: String,
     },
-    /// An output file cannot be written; what was there of it is removed.
+    /// An output file cannot be written. Its unfinished part has been removed.
     #[error("{}: cannot be written: {detail}", path.display())]
     Write {
         /// The final path of the output.
@@ -317,8 +326,9 @@ pub enum MediaError {
 /// other file as a video.
 ///
 /// # Errors
-/// [`MediaError`] names the path and says what is wrong: it is missing, empty, no regular file, no
-/// video, an animated image other than a GIF, without a video stream, without a single decodable frame, or a folder without images or with mixed sizes.
+/// The path is missing, empty, not a regular file, not a video, or an animated image other than a
+/// GIF; a video has no video stream or not one frame that decodes; a folder has no images or images
+/// of different sizes.
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     match classify(path)? {
         SourceKind::Images => Ok(Box::new(images::ImageSource::open(path)?)),
@@ -329,8 +339,7 @@ pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     }
 }
 
-/// Decodes at most `limit` frames and says how many there are up to that. Images are counted
-/// without being decoded.
+/// Counts the frames of a source, up to `limit`. A video is decoded for that, images are not.
 ///
 /// # Errors
 /// As [`open`].
@@ -355,7 +364,7 @@ fn classify(path: &Path) -> Result<SourceKind, MediaError> {
             path: path.to_owned(),
         });
     }
-    // An animated GIF is a video to its user; in a folder it counts as a picture.
+    // Users mean an animated GIF as a video; in a folder it is read as one picture.
     if images::has_image_extension(path) && !images::has_extension(path, "gif") {
         return Ok(SourceKind::Images);
     }

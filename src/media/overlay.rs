@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::canvas::{Canvas, plate_size};
 #[cfg(feature = "video")]
-pub use super::encode::OverlayWriter;
+pub use super::overlay_writer::OverlayWriter;
 #[cfg(not(feature = "video"))]
 pub use super::without_video::OverlayWriter;
+use crate::masks::outline::LabelMap;
 
-/// Colours that stay apart from each other, and from most scenes, when half transparent.
+/// Colours that are easy to tell from each other, and from most scenes, when half transparent.
 const PALETTE: [[u8; 3]; 16] = [
     [230, 38, 70],
     [40, 120, 235],
@@ -28,17 +29,18 @@ const PALETTE: [[u8; 3]; 16] = [
     [200, 175, 250],
 ];
 
-/// Share of the object's colour in a blended pixel, of 256.
+/// Share of the object's colour in a blended pixel, in 256ths.
 const ALPHA: u32 = 118;
 
-/// The colour of an object in overlays: 16 chosen ones, then hues a golden ratio apart.
+/// The colour of an object in overlays: ids 1 to 16 have chosen colours, others hues that are a
+/// golden ratio apart.
 pub fn object_colour(id: u32) -> [u8; 3] {
     let index = id.wrapping_sub(1) as usize;
     if let Some(colour) = PALETTE.get(index) {
         return *colour;
     }
     let hue = (f64::from(id) * 0.618_033_988_749_895).fract() * 6.0;
-    // Every other round is darker: neighbours in the hue circle then differ in lightness too.
+    // Every second id is darker, so that neighbours in the hue circle differ in lightness too.
     let value = if id.is_multiple_of(2) { 235.0 } else { 165.0 };
     [5.0, 3.0, 1.0].map(|offset: f64| {
         let k = (offset + hue).rem_euclid(6.0);
@@ -59,32 +61,37 @@ fn contour_colour(colour: [u8; 3]) -> [u8; 3] {
     }
 }
 
-/// What is drawn of one object.
+/// How one object is drawn.
 struct Style {
     colour: [u8; 3],
     contour: [u8; 3],
-    /// The colour's share in a blended pixel, of 256.
+    /// The colour times its share, added to the rest of a blended pixel.
     added: [u32; 3],
-    /// Column and row of the middle of the first run of its pixels.
+    /// Column and row of the middle of the first run of the object's pixels.
     label: (usize, usize),
 }
 
-/// Blends each object's colour over its pixels, with a contour of two pixels and the object's
-/// number at the top of what is seen of it; in place.
+/// Draws the objects over the frame: each object's colour blended over its pixels, a contour of two
+/// pixels, and the object's number above its topmost pixels. Numbers are drawn last.
 ///
-/// `rgb` is `[height, width, 3]`, `ids` is `[height, width]`, 0 for background: what
-/// [`write_index_png`](super::index_png::write_index_png) takes, so that both show the same. Nothing
-/// is drawn if either has another length. The numbers cover everything else.
+/// `rgb` is `[height, width, 3]` and is changed in place; `ids` is `[height, width]`, 0 for
+/// background, as [`write_index_png`](super::index_png::write_index_png) takes it. Nothing is drawn
+/// if one of them has another length.
 pub fn draw(rgb: &mut [u8], width: u32, height: u32, ids: &[u16]) {
     let (columns, rows) = (width as usize, height as usize);
     let pixels = columns * rows;
     if pixels == 0 || rgb.len() != pixels * 3 || ids.len() != pixels {
         return;
     }
+    let map = LabelMap {
+        labels: ids,
+        width: columns,
+        height: rows,
+    };
     let mut styles: BTreeMap<u16, Style> = BTreeMap::new();
     for y in 0..rows {
         let mut x = 0;
-        // Whole runs of one id, so that an object is looked up once for many pixels.
+        // Runs of one id, so that an object's style is fetched once for many pixels.
         for run in ids[y * columns..][..columns].chunk_by(|a, b| a == b) {
             let start = x;
             x += run.len();
@@ -97,7 +104,7 @@ pub fn draw(rgb: &mut [u8], width: u32, height: u32, ids: &[u16]) {
             for x in start..x {
                 let at = y * columns + x;
                 let pixel = &mut rgb[at * 3..at * 3 + 3];
-                if near_edge(ids, columns, rows, x, y) {
+                if map.is_round_outline(x, y) {
                     pixel.copy_from_slice(&style.contour);
                 } else {
                     for (value, added) in pixel.iter_mut().zip(style.added) {
@@ -113,7 +120,7 @@ pub fn draw(rgb: &mut [u8], width: u32, height: u32, ids: &[u16]) {
         height: rows,
     };
     for (id, style) in styles {
-        label(&mut canvas, id, style.label, style.colour);
+        label(&mut canvas, id, &style);
     }
 }
 
@@ -129,27 +136,9 @@ impl Style {
     }
 }
 
-/// Whether another id is within two steps. The frame's border is no contour.
-fn near_edge(ids: &[u16], width: usize, height: usize, x: usize, y: usize) -> bool {
-    let at = y * width + x;
-    let id = ids[at];
-    let other = |index: usize| ids[index] != id;
-    (x > 0 && other(at - 1))
-        || (x + 1 < width && other(at + 1))
-        || (y > 0 && other(at - width))
-        || (y + 1 < height && other(at + width))
-        || (x > 1 && other(at - 2))
-        || (x + 2 < width && other(at + 2))
-        || (y > 1 && other(at - 2 * width))
-        || (y + 2 < height && other(at + 2 * width))
-        || (x > 0 && y > 0 && other(at - width - 1))
-        || (x + 1 < width && y > 0 && other(at - width + 1))
-        || (x > 0 && y + 1 < height && other(at + width - 1))
-        || (x + 1 < width && y + 1 < height && other(at + width + 1))
-}
-
-/// The number on a plate of the object's colour, above the mask's top where there is room.
-fn label(canvas: &mut Canvas<'_>, id: u16, (x, top): (usize, usize), colour: [u8; 3]) {
+/// Draws the number on a plate of the object's colour, above the mask's top if there is room.
+fn label(canvas: &mut Canvas<'_>, id: u16, style: &Style) {
+    let ((x, top), colour) = (style.label, style.colour);
     let scale = (canvas.width.min(canvas.height) / 180).max(1);
     let (wide, high) = plate_size(u64::from(id), scale);
     let left = x
@@ -163,5 +152,5 @@ fn label(canvas: &mut Canvas<'_>, id: u16, (x, top): (usize, usize), colour: [u8
     } else {
         [255; 3]
     };
-    canvas.number(u64::from(id), (left, upper), scale, colour, ink);
+    canvas.number(u64::from(id), left, upper, scale, colour, ink);
 }

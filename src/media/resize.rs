@@ -1,8 +1,8 @@
-//! A frame to the square that the vision encoder takes.
+//! Resizing of a frame to the square that the vision encoder takes.
 //!
 //! Resize libraries agree with the reference to within 1/255, but on an upscaled frame a quarter of
-//! the values is off by that one, which is visible in the logits. So the reference's integer
-//! arithmetic is done here: 16-bit weights, columns first, rounded to bytes, then rows.
+//! the values differs by that one, which shows in the logits. So this module uses the reference's
+//! integer arithmetic: 16-bit weights, columns first, rounded to bytes, then rows.
 
 use super::{Frame, MediaError};
 
@@ -12,7 +12,7 @@ struct Window {
     weights: Vec<i32>,
 }
 
-/// The weights of one axis, scaled by two to the power of `precision`.
+/// The weights of one axis, times two to the power of `precision`.
 struct Axis {
     windows: Vec<Window>,
     precision: u32,
@@ -39,7 +39,7 @@ fn axis(input: usize, output: usize) -> Axis {
         .iter()
         .flat_map(|(_, weights)| weights)
         .fold(0.0f64, |largest, weight| largest.max(*weight));
-    // As many bits as leave the largest weight in a signed 16-bit number.
+    // The most bits with which the largest weight fits a signed 16-bit number.
     let mut precision = 0;
     while precision < 22 && (0.5 + largest * f64::from(1u32 << (precision + 1))) < 32768.0 {
         precision += 1;
@@ -66,7 +66,7 @@ impl Axis {
         (sum >> self.precision).clamp(0, 255) as u8
     }
 
-    /// Each row of `width` pixels to one of as many pixels as there are windows.
+    /// Resizes each row of `width` pixels to one pixel per window.
     fn columns(&self, rgb: &[u8], width: usize) -> Vec<u8> {
         let mut output = Vec::with_capacity(rgb.len() / width * self.windows.len());
         for row in rgb.chunks_exact(width * 3) {
@@ -84,7 +84,7 @@ impl Axis {
         output
     }
 
-    /// Rows of `width` pixels to as many rows as there are windows.
+    /// Resizes rows of `width` pixels to one row per window.
     fn rows(&self, rgb: &[u8], width: usize) -> Vec<u8> {
         let row_bytes = width * 3;
         let mut output = Vec::with_capacity(row_bytes * self.windows.len());
@@ -103,11 +103,11 @@ impl Axis {
     }
 }
 
-/// The frame scaled to `res` x `res`, without keeping its aspect ratio: `[res, res, 3]` bytes, RGB,
-/// row-major.
+/// Resizes the frame to `res` x `res`, without keeping its aspect ratio: `[res, res, 3]` bytes, RGB,
+/// row-major. A frame that has that size already is returned unchanged.
 ///
 /// Reference: torchvision's `resize` of uint8 tensors on a CPU with AVX2, bilinear with
-/// antialiasing; equal to it bit for bit. A frame of that size already comes back as it is.
+/// antialiasing; equal to it bit for bit.
 ///
 /// # Errors
 /// `res` is 0, or the frame's bytes do not fit its size.

@@ -1,29 +1,36 @@
 //! Video files: the frames that `ffmpeg -i IN -fps_mode passthrough -autoscale 0 -pix_fmt rgb24`
 //! writes, byte for byte, each with its presentation time.
 //!
-//! The order of calls follows the FFmpeg command (5.1): which stream it picks, what it does with
+//! The order of calls follows the FFmpeg command (5.1): which stream it decodes, what it does with
 //! damaged packets, and that it goes on after them.
 
-use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::Duration;
 
-use ffmpeg_next::ffi;
+use ffmpeg_next::codec::packet::{self, Mut as _};
+use ffmpeg_next::decoder::{self, Opened};
+use ffmpeg_next::error::EAGAIN;
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::format::stream::Disposition;
+use ffmpeg_next::frame::Video;
+use ffmpeg_next::{Dictionary, Error, Packet, Rational, Stream, codec, ffi, media};
 
-use super::av::{self, Codec, Input, Messages, Packet, Picture};
-use super::convert::Converter;
+use super::ffmpeg::{self, DecoderMessages};
+use super::filters::RgbConverter;
 use super::input::open_regular;
 use super::{Damage, Frame, FrameSource, MediaError, SourceInfo, SourceKind};
 
 /// A decoder that reports nothing but errors while it drains is given up after this many.
 const MAX_DRAIN_ERRORS: u32 = 1000;
 
+const TRY_AGAIN: Error = Error::Other { errno: EAGAIN };
+
 /// Decodes the frames of one video file.
 pub struct VideoSource {
     info: SourceInfo,
     decoding: Decoding,
-    converter: Option<Converter>,
+    converter: Option<RgbConverter>,
     first: Option<Frame>,
     delivered: usize,
 }
@@ -42,8 +49,8 @@ impl VideoSource {
                 kind: SourceKind::Video,
                 width: 0,
                 height: 0,
-                frame_rate: decoding.frame_rate(),
-                frames_hint: None,
+                frame_rate: decoding.frame_rate,
+                frames_hint: decoding.frames_hint(),
                 notes: Vec::new(),
             },
             decoding,
@@ -51,7 +58,6 @@ impl VideoSource {
             first: None,
             delivered: 0,
         };
-        source.info.frames_hint = source.decoding.frames_hint(source.info.frame_rate);
         let Some(first) = source.decode()? else {
             return Err(source.decoding.no_frame());
         };
@@ -66,29 +72,12 @@ impl VideoSource {
             return Ok(None);
         }
         let index = self.delivered;
-        let failed = |detail| MediaError::Convert {
+        let pts_s = self.decoding.picture_time();
+        let (width, height, rgb) = self.convert().map_err(|detail| MediaError::Convert {
             path: self.info.path.clone(),
             frame: index,
             detail,
-        };
-        let pts_s = self.decoding.picture_time();
-        let picture = &self.decoding.picture;
-        let rebuild = match &self.converter {
-            Some(converter) => !converter.fits(picture),
-            None => true,
-        };
-        if rebuild {
-            // The old graph goes first: two graphs of 4K frames at once would be waste.
-            self.converter = None;
-            self.converter = Some(
-                Converter::new(self.decoding.input.ptr(), self.decoding.stream, picture)
-                    .map_err(failed)?,
-            );
-        }
-        let Some(converter) = &mut self.converter else {
-            return Err(failed("no conversion to RGB".to_owned()));
-        };
-        let (width, height, rgb) = converter.convert(picture).map_err(failed)?;
+        })?;
         self.delivered += 1;
         Ok(Some(Frame {
             index,
@@ -97,6 +86,23 @@ impl VideoSource {
             rgb,
             pts_s,
         }))
+    }
+
+    /// Width, height and RGB bytes of the decoded picture, which is empty afterwards.
+    fn convert(&mut self) -> Result<(u32, u32, Vec<u8>), String> {
+        let picture = &self.decoding.picture;
+        let kept = self.converter.take_if(|converter| converter.fits(picture));
+        let converter = match kept {
+            Some(converter) => converter,
+            None => {
+                // The old graph goes first: two graphs of 4K frames at once would waste memory.
+                self.converter = None;
+                let stream = self.decoding.stream().ok_or("the stream is gone")?;
+                RgbConverter::new(&stream, picture)?
+            }
+        };
+        let converter = self.converter.insert(converter);
+        converter.convert(&mut self.decoding.picture)
     }
 }
 
@@ -117,7 +123,7 @@ impl FrameSource for VideoSource {
     }
 }
 
-/// Decodes at most `limit` frames, without converting them, and says how many there are.
+/// Decodes at most `limit` frames, without converting them, and returns how many there are.
 ///
 /// # Errors
 /// As [`VideoSource::open`].
@@ -140,18 +146,19 @@ enum Stage {
     Ended,
 }
 
+/// One stream on its way from packets to decoded pictures.
 struct Decoding {
     path: PathBuf,
-    // Freed before the input, whose stream it was made from.
-    decoder: Codec,
-    // Freed after the decoder, which writes to it.
-    messages: Messages,
+    decoder: Opened,
+    // Dropped after the decoder, which writes to it.
+    messages: DecoderMessages,
     input: Input,
-    stream: usize,
-    packet: Packet,
-    picture: Picture,
+    stream_index: usize,
+    /// Frames per second as a fraction.
+    frame_rate: (u32, u32),
+    picture: Video,
     stage: Stage,
-    // The decoder may hold more frames of what it was last given.
+    /// Whether the decoder may hold more pictures of the packets that it got.
     pending: bool,
     drain_errors: u32,
     packets_read: u64,
@@ -160,25 +167,29 @@ struct Decoding {
 
 impl Decoding {
     fn open(path: &Path) -> Result<Self, MediaError> {
-        av::init();
-        av::take_message();
-        // Asked first, since FFmpeg's own words for a missing permission name no cause.
+        ffmpeg::init();
+        ffmpeg::take_message();
+        // Checked first, since FFmpeg's message for a missing permission names no cause.
         open_regular(path)?;
-        let input = open_input(path)?;
-        let stream = pick_stream(path, &input)?;
-        let decoder = open_decoder(path, &input, stream)?;
-        let memory = || MediaError::NotVideo {
+        let mut input = open_input(path)?;
+        let (stream_index, facts) = pick_stream(path, &mut input)?;
+        let not_video = || MediaError::NotVideo {
             path: path.to_owned(),
-            detail: "out of memory".to_owned(),
+            detail: "its stream is gone".to_owned(),
         };
+        let stream = input.stream(stream_index).ok_or_else(not_video)?;
+        let mut decoder = open_decoder(path, &stream, facts.codec_tag)?;
         Ok(Self {
             path: path.to_owned(),
-            messages: Messages::attach(&decoder),
+            messages: DecoderMessages::attach(&mut decoder),
             decoder,
+            frame_rate: [stream.avg_frame_rate(), facts.guessed_rate]
+                .into_iter()
+                .find_map(positive)
+                .unwrap_or((25, 1)),
             input,
-            stream,
-            packet: Packet::new().ok_or_else(memory)?,
-            picture: Picture::new().ok_or_else(memory)?,
+            stream_index,
+            picture: Video::empty(),
             stage: Stage::Reading,
             pending: false,
             drain_errors: 0,
@@ -187,67 +198,41 @@ impl Decoding {
         })
     }
 
-    fn stream(&self) -> *mut ffi::AVStream {
-        // SAFETY: the index was taken from this context, whose streams live as long as it does.
-        unsafe { *(*self.input.ptr()).streams.add(self.stream) }
+    fn stream(&self) -> Option<Stream<'_>> {
+        self.input.stream(self.stream_index)
     }
 
-    fn frame_rate(&self) -> (u32, u32) {
-        // SAFETY: stream and context are alive; the call only reads them.
-        let (average, guessed) = unsafe {
-            let stream = self.stream();
-            (
-                (*stream).avg_frame_rate,
-                ffi::av_guess_frame_rate(self.input.ptr(), stream, ptr::null_mut()),
-            )
-        };
-        [average, guessed]
-            .into_iter()
-            .find_map(
-                |rate| match (u32::try_from(rate.num), u32::try_from(rate.den)) {
-                    (Ok(num), Ok(den)) if num > 0 && den > 0 => Some((num, den)),
-                    _ => None,
-                },
-            )
-            .unwrap_or((25, 1))
-    }
-
-    fn frames_hint(&self, rate: (u32, u32)) -> Option<u64> {
-        // SAFETY: stream and context are alive; the fields are plain numbers.
-        let (counted, seconds) = unsafe {
-            let stream = self.stream();
-            let seconds = if (*stream).duration > 0 {
-                (*stream).duration as f64 * to_f64((*stream).time_base)
-            } else {
-                (*self.input.ptr()).duration as f64 / f64::from(ffi::AV_TIME_BASE)
-            };
-            ((*stream).nb_frames, seconds)
-        };
-        if counted > 0 {
-            return u64::try_from(counted).ok();
+    fn frames_hint(&self) -> Option<u64> {
+        let stream = self.stream()?;
+        if stream.frames() > 0 {
+            return u64::try_from(stream.frames()).ok();
         }
-        let frames = (seconds * f64::from(rate.0) / f64::from(rate.1)).round();
-        (frames >= 1.0).then_some(frames as u64)
+        let seconds = if stream.duration() > 0 {
+            stream.duration() as f64 * f64::from(stream.time_base())
+        } else {
+            self.input.duration() as f64 / f64::from(ffi::AV_TIME_BASE)
+        };
+        let (frames, per_seconds) = self.frame_rate;
+        let count = (seconds * f64::from(frames) / f64::from(per_seconds)).round();
+        (count >= 1.0).then_some(count as u64)
     }
 
     fn no_frame(&self) -> MediaError {
-        let said = self
+        let reason = self
             .damage
             .first_error
             .clone()
             .unwrap_or_else(|| "the video stream holds no frames".to_owned());
         MediaError::NoFrame {
             path: self.path.clone(),
-            detail: format!("{} packets read; {said}", self.packets_read),
+            detail: format!("{} packets read; {reason}", self.packets_read),
         }
     }
 
+    /// The presentation time of the decoded picture, in seconds.
     fn picture_time(&self) -> Option<f64> {
-        // SAFETY: picture and stream are alive; the fields are plain numbers.
-        unsafe {
-            let time = (*self.picture.ptr()).best_effort_timestamp;
-            (time != ffi::AV_NOPTS_VALUE).then(|| time as f64 * to_f64((*self.stream()).time_base))
-        }
+        let time = self.picture.timestamp()?;
+        Some(time as f64 * f64::from(self.stream()?.time_base()))
     }
 
     /// Decodes the next frame into `self.picture`; false at the end.
@@ -265,290 +250,302 @@ impl Decoding {
     }
 
     fn receive(&mut self) -> bool {
-        // SAFETY: decoder and picture are alive; FFmpeg releases what the picture held before.
-        let code = unsafe { ffi::avcodec_receive_frame(self.decoder.ptr(), self.picture.ptr()) };
-        if code >= 0 {
-            self.drain_errors = 0;
-            // SAFETY: the picture was filled just now; the fields are plain numbers.
-            let damaged = unsafe {
-                (*self.picture.ptr()).decode_error_flags != 0
-                    || (*self.picture.ptr()).flags & ffi::AV_FRAME_FLAG_CORRUPT != 0
-            };
-            // Some decoders only say it. What a camera puts beside the picture is no damage.
-            let said = self
-                .messages
-                .take()
-                .filter(|said| !said.contains("APP fields"));
-            if damaged || said.is_some() {
-                self.damage.frames += 1;
-                self.note(
-                    said.unwrap_or_else(|| "the decoder marked a frame as damaged".to_owned()),
-                );
+        let error = match self.decoder.receive_frame(&mut self.picture) {
+            Ok(()) => {
+                self.note_damaged_picture();
+                return true;
             }
-            return true;
+            Err(Error::Eof) => {
+                self.stage = Stage::Ended;
+                return false;
+            }
+            Err(error) => error,
+        };
+        if error != TRY_AGAIN {
+            self.packet_error(error);
         }
-        if code == ffi::AVERROR_EOF {
-            self.stage = Stage::Ended;
-        } else if self.stage == Stage::Draining {
+        if self.stage == Stage::Draining {
             self.drain_errors += 1;
-            if code != ffi::AVERROR(ffi::EAGAIN) {
-                self.packet_error(code);
-            }
             if self.drain_errors > MAX_DRAIN_ERRORS {
                 self.stage = Stage::Ended;
             }
         } else {
             self.pending = false;
-            if code != ffi::AVERROR(ffi::EAGAIN) {
-                self.packet_error(code);
-            }
         }
         false
     }
 
+    fn note_damaged_picture(&mut self) {
+        self.drain_errors = 0;
+        let marked = self.picture.has_decode_errors() || self.picture.is_corrupt();
+        // Some decoders report damage only in the log. Unknown JPEG APP fields, which cameras write,
+        // are no damage.
+        let logged = self
+            .messages
+            .take()
+            .filter(|message| !message.contains("APP fields"));
+        if marked || logged.is_some() {
+            self.damage.frames += 1;
+            self.note(logged.unwrap_or_else(|| "the decoder marked a frame as damaged".to_owned()));
+        }
+    }
+
+    /// Reads the next packet and gives it to the decoder if it is of the stream.
     fn feed(&mut self) {
-        // SAFETY: input, packet and decoder are alive, and the packet is released before it is
-        // filled again.
-        unsafe {
-            ffi::av_packet_unref(self.packet.ptr());
-            av::take_message();
-            let code = ffi::av_read_frame(self.input.ptr(), self.packet.ptr());
-            if code == ffi::AVERROR(ffi::EAGAIN) {
+        ffmpeg::take_message();
+        let mut packet = Packet::empty();
+        let read = packet.read(&mut self.input);
+        match read {
+            Err(TRY_AGAIN) => {
                 std::thread::sleep(Duration::from_millis(10));
                 return;
             }
-            if code < 0 && code != ffi::AVERROR_EOF {
-                self.packet_error(code);
-            } else if let Some(said) = av::take_message() {
-                // A demuxer that finds its way again after damage says so only in its messages.
-                self.damage.packets += 1;
-                self.note(said);
-            }
-            if code < 0 {
-                self.stage = Stage::Draining;
-                self.pending = true;
-                ffi::avcodec_send_packet(self.decoder.ptr(), ptr::null());
-                return;
-            }
-            if (*self.packet.ptr()).stream_index as usize != self.stream {
-                return;
-            }
-            self.packets_read += 1;
-            if self.packets_read == 1 {
-                self.copy_stream_side_data();
-            }
-            let marked = (*self.packet.ptr()).flags & ffi::AV_PKT_FLAG_CORRUPT != 0;
-            if marked {
-                let said = av::take_message()
-                    .unwrap_or_else(|| "the container marked a packet as damaged".to_owned());
-                self.damage.packets += 1;
-                self.note(said);
-            }
-            let code = ffi::avcodec_send_packet(self.decoder.ptr(), self.packet.ptr());
-            if code < 0 && code != ffi::AVERROR_EOF {
-                if !marked {
-                    self.packet_error(code);
+            Ok(()) | Err(Error::Eof) => {
+                // A demuxer that finds its way again after damage reports that only in the log.
+                if let Some(logged) = ffmpeg::take_message() {
+                    self.damage.packets += 1;
+                    self.note(logged);
                 }
-            } else {
-                self.pending = true;
             }
+            Err(error) => self.packet_error(error),
+        }
+        if read.is_err() {
+            self.stage = Stage::Draining;
+            self.pending = true;
+            // A decoder that refuses to drain says so again when it is asked for a picture.
+            let _ = self.decoder.send_eof();
+            return;
+        }
+        if packet.stream() == self.stream_index {
+            self.send(packet);
         }
     }
 
-    /// Some decoders take a stream's side data only from packets. The display matrix stays with
-    /// the stream: in a frame it would count as a change of geometry.
-    fn copy_stream_side_data(&mut self) {
-        // SAFETY: the stream's side data is an array of the stated length, each of the stated
-        // size, and the packet's new side data has that size too.
-        unsafe {
-            let stream = self.stream();
-            for i in 0..usize::try_from((*stream).nb_side_data).unwrap_or(0) {
-                let source = (*stream).side_data.add(i);
-                let kind = (*source).type_;
-                if kind == ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX
-                    || !ffi::av_packet_get_side_data(self.packet.ptr(), kind, ptr::null_mut())
-                        .is_null()
-                {
-                    continue;
-                }
-                let target = ffi::av_packet_new_side_data(self.packet.ptr(), kind, (*source).size);
+    fn send(&mut self, mut packet: Packet) {
+        self.packets_read += 1;
+        if self.packets_read == 1 {
+            self.copy_stream_side_data(&mut packet);
+        }
+        let marked = packet.is_corrupt();
+        if marked {
+            self.damage.packets += 1;
+            let logged = ffmpeg::take_message();
+            self.note(
+                logged.unwrap_or_else(|| "the container marked a packet as damaged".to_owned()),
+            );
+        }
+        match self.decoder.send_packet(&packet) {
+            Ok(()) | Err(Error::Eof) => self.pending = true,
+            // Counted already.
+            Err(_) if marked => {}
+            Err(error) => self.packet_error(error),
+        }
+    }
+
+    /// Adds the stream's side data to its first packet: some decoders take it only from packets.
+    /// The display matrix stays with the stream: in a frame it would count as a change of geometry.
+    fn copy_stream_side_data(&self, packet: &mut Packet) {
+        let Some(stream) = self.stream() else { return };
+        for side in stream.side_data() {
+            let kind = side.kind();
+            if kind == packet::side_data::Type::DisplayMatrix
+                || packet.side_data().any(|own| own.kind() == kind)
+            {
+                continue;
+            }
+            let data = side.data();
+            // SAFETY: the packet is alive, and its new side data has the size of the copied data.
+            unsafe {
+                let target =
+                    ffi::av_packet_new_side_data(packet.as_mut_ptr(), kind.into(), data.len());
                 if !target.is_null() {
-                    ptr::copy_nonoverlapping((*source).data, target, (*source).size);
+                    ptr::copy_nonoverlapping(data.as_ptr(), target, data.len());
                 }
             }
         }
     }
 
-    fn packet_error(&mut self, code: c_int) {
+    fn packet_error(&mut self, error: Error) {
         self.damage.packets += 1;
-        let code = av::describe(code);
-        let said = match self.messages.take() {
-            Some(said) => format!("{said}; {code}"),
-            None => code,
-        };
-        self.note(said);
+        let text = ffmpeg::describe(error);
+        self.note(match self.messages.take() {
+            Some(logged) => format!("{logged}; {text}"),
+            None => text,
+        });
     }
 
-    fn note(&mut self, said: String) {
-        if self.damage.first_error.is_none() {
-            self.damage.first_error = Some(format!("packet {}: {said}", self.packets_read));
-        }
+    fn note(&mut self, message: String) {
+        let packet = self.packets_read;
+        self.damage
+            .first_error
+            .get_or_insert_with(|| format!("packet {packet}: {message}"));
     }
 }
 
-fn to_f64(rational: ffi::AVRational) -> f64 {
-    f64::from(rational.num) / f64::from(rational.den)
+fn positive(rate: Rational) -> Option<(u32, u32)> {
+    let part = |value: i32| u32::try_from(value).ok().filter(|value| *value > 0);
+    Some((part(rate.numerator())?, part(rate.denominator())?))
 }
 
+/// Opens a file by the bytes of its path. The wrapper's own functions panic on a path that is not
+/// UTF-8, and refuse a file whose streams lack parameters, which the FFmpeg command decodes.
 fn open_input(path: &Path) -> Result<Input, MediaError> {
     let not_video = |detail: String| MediaError::NotVideo {
         path: path.to_owned(),
         detail,
     };
-    let url = av::file_url(path).ok_or_else(|| not_video("the path holds a zero byte".into()))?;
+    let failed = |error| not_video(ffmpeg::describe(error));
+    let url =
+        ffmpeg::file_url(path).ok_or_else(|| not_video("the path holds a zero byte".into()))?;
+    let options = Dictionary::from_iter([("scan_all_pmts", "1")]);
     let mut context: *mut ffi::AVFormatContext = ptr::null_mut();
-    // SAFETY: the URL is a C string; on failure FFmpeg leaves the context null and has freed it.
-    unsafe {
-        let mut options: *mut ffi::AVDictionary = ptr::null_mut();
-        ffi::av_dict_set(
-            &raw mut options,
-            c"scan_all_pmts".as_ptr(),
-            c"1".as_ptr(),
-            0,
-        );
-        let code = ffi::avformat_open_input(
+    // SAFETY: the URL is a C string. A context that does not open is freed by FFmpeg; the wrapper
+    // owns one that does. The dictionary is given back to its owner, whatever the call made of it.
+    let (input, probed) = unsafe {
+        let mut options = options.disown();
+        let opened = ffi::avformat_open_input(
             &raw mut context,
             url.as_ptr(),
             ptr::null(),
             &raw mut options,
         );
-        ffi::av_dict_free(&raw mut options);
-        if code < 0 {
-            return Err(not_video(av::describe(code)));
-        }
-        let input = Input::own(context).ok_or_else(|| not_video("out of memory".into()))?;
-        if CStr::from_ptr((*(*context).iformat).name) == c"tty" {
+        drop(Dictionary::own(options));
+        ffmpeg::check(opened).map_err(failed)?;
+        let input = Input::wrap(context);
+        if input.format().name() == "tty" {
             return Err(not_video("it is a text file".into()));
         }
-        let code = ffi::avformat_find_stream_info(context, ptr::null_mut());
-        if code < 0 && (*context).nb_streams == 0 {
-            return Err(not_video(av::describe(code)));
-        }
-        Ok(input)
+        let probed = ffi::avformat_find_stream_info(context, ptr::null_mut());
+        (input, ffmpeg::check(probed))
+    };
+    match probed {
+        Err(error) if input.nb_streams() == 0 => Err(failed(error)),
+        _ => Ok(input),
     }
 }
 
-/// The stream that the FFmpeg command takes: the largest picture, with a bonus for streams that
-/// had packets while probing and for the default stream. Cover pictures of audio do not count.
-fn pick_stream(path: &Path, input: &Input) -> Result<usize, MediaError> {
-    // SAFETY: the context is alive and its array of streams has the stated length.
-    unsafe {
-        let context = input.ptr();
-        let count = (*context).nb_streams as usize;
-        let mut best: Option<(usize, i64)> = None;
-        let mut found: Vec<&str> = Vec::new();
-        for i in 0..count {
-            let stream = *(*context).streams.add(i);
-            let parameters = (*stream).codecpar;
-            // The command reads no packet of the streams that it does not decode.
-            (*stream).discard = ffi::AVDiscard::AVDISCARD_ALL;
-            let cover = (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0;
-            let kind = match (*parameters).codec_type {
-                ffi::AVMediaType::AVMEDIA_TYPE_VIDEO if cover => "a cover picture",
-                ffi::AVMediaType::AVMEDIA_TYPE_VIDEO => "video",
-                ffi::AVMediaType::AVMEDIA_TYPE_AUDIO => "audio",
-                ffi::AVMediaType::AVMEDIA_TYPE_SUBTITLE => "subtitles",
-                _ => "data",
-            };
-            if kind != "video" {
-                if !found.contains(&kind) {
-                    found.push(kind);
-                }
-                continue;
+/// What the wrapper does not tell about a stream.
+struct StreamFacts {
+    width: i32,
+    height: i32,
+    /// The container's four bytes for the codec.
+    codec_tag: u32,
+    /// Whether packets of the stream were found while the file was probed.
+    has_packets: bool,
+    guessed_rate: Rational,
+}
+
+/// Finds the stream that the FFmpeg command decodes: the largest picture, with a bonus for streams
+/// that had packets while the file was probed and for the default stream. Cover pictures of audio
+/// files are left out. The other streams are not read from then on, as the command does it.
+fn pick_stream(path: &Path, input: &mut Input) -> Result<(usize, StreamFacts), MediaError> {
+    let mut best: Option<(i64, usize, StreamFacts)> = None;
+    let mut found: Vec<&str> = Vec::new();
+    for stream in input.streams() {
+        let cover = stream.disposition().contains(Disposition::ATTACHED_PIC);
+        let kind = match stream.parameters().medium() {
+            media::Type::Video if cover => "a cover picture",
+            media::Type::Video => "video",
+            media::Type::Audio => "audio",
+            media::Type::Subtitle => "subtitles",
+            _ => "data",
+        };
+        if kind != "video" {
+            if !found.contains(&kind) {
+                found.push(kind);
             }
-            let mut score = i64::from((*parameters).width) * i64::from((*parameters).height);
-            if (*stream).event_flags & ffi::AVSTREAM_EVENT_FLAG_NEW_PACKETS != 0 {
-                score += 100_000_000;
-            }
-            if (*stream).disposition & ffi::AV_DISPOSITION_DEFAULT != 0 {
-                score += 5_000_000;
-            }
-            if best.is_none_or(|(_, least)| score > least) {
-                best = Some((i, score));
-            }
+            continue;
         }
-        if let Some((index, _)) = best {
-            (*(*(*context).streams.add(index))).discard = ffi::AVDiscard::AVDISCARD_NONE;
-            return Ok(index);
+        let facts = facts(input, &stream);
+        let mut score = i64::from(facts.width) * i64::from(facts.height);
+        if facts.has_packets {
+            score += 100_000_000;
         }
-        if found.is_empty() {
-            return Err(MediaError::NotVideo {
-                path: path.to_owned(),
-                detail: av::take_message().unwrap_or_else(|| "it holds no streams".to_owned()),
-            });
+        if stream.disposition().contains(Disposition::DEFAULT) {
+            score += 5_000_000;
         }
-        Err(MediaError::NoVideoStream {
+        if best.as_ref().is_none_or(|(highest, ..)| score > *highest) {
+            best = Some((score, stream.index(), facts));
+        }
+    }
+    if let Some((_, index, facts)) = best {
+        read_only(input, index);
+        return Ok((index, facts));
+    }
+    if found.is_empty() {
+        return Err(MediaError::NotVideo {
             path: path.to_owned(),
-            found: found.join(" and "),
-        })
+            detail: ffmpeg::take_message().unwrap_or_else(|| "it holds no streams".to_owned()),
+        });
+    }
+    Err(MediaError::NoVideoStream {
+        path: path.to_owned(),
+        found: found.join(" and "),
+    })
+}
+
+fn facts(input: &Input, stream: &Stream<'_>) -> StreamFacts {
+    // SAFETY: input, stream and parameters are alive; guessing a rate changes neither.
+    unsafe {
+        let pointer = stream.as_ptr();
+        let parameters = (*pointer).codecpar;
+        StreamFacts {
+            width: (*parameters).width,
+            height: (*parameters).height,
+            codec_tag: (*parameters).codec_tag,
+            has_packets: (*pointer).event_flags & ffi::AVSTREAM_EVENT_FLAG_NEW_PACKETS != 0,
+            guessed_rate: ffi::av_guess_frame_rate(
+                input.as_ptr().cast_mut(),
+                pointer.cast_mut(),
+                ptr::null_mut(),
+            )
+            .into(),
+        }
     }
 }
 
-fn open_decoder(path: &Path, input: &Input, stream: usize) -> Result<Codec, MediaError> {
+/// Makes the demuxer skip the packets of every stream but one.
+fn read_only(input: &mut Input, index: usize) {
+    for mut stream in input.streams_mut() {
+        let discard = if stream.index() == index {
+            ffi::AVDiscard::AVDISCARD_NONE
+        } else {
+            ffi::AVDiscard::AVDISCARD_ALL
+        };
+        // SAFETY: the stream is alive, and FFmpeg leaves this field to its user.
+        unsafe { (*stream.as_mut_ptr()).discard = discard };
+    }
+}
+
+fn open_decoder(path: &Path, stream: &Stream<'_>, codec_tag: u32) -> Result<Opened, MediaError> {
     let not_video = |detail: String| MediaError::NotVideo {
         path: path.to_owned(),
         detail,
     };
-    // SAFETY: context, stream and parameters are alive; the decoder is owned from its allocation
-    // on, and the options dictionary is freed on every way out.
-    unsafe {
-        let stream = *(*input.ptr()).streams.add(stream);
-        let parameters = (*stream).codecpar;
-        let codec = ffi::avcodec_find_decoder((*parameters).codec_id);
-        if codec.is_null() {
-            return Err(MediaError::NoDecoder {
-                path: path.to_owned(),
-                codec: codec_name(&*parameters),
-            });
-        }
-        let decoder = Codec::own(ffi::avcodec_alloc_context3(codec))
-            .ok_or_else(|| not_video("out of memory".into()))?;
-        let context = decoder.ptr();
-        let code = ffi::avcodec_parameters_to_context(context, parameters);
-        if code < 0 {
-            return Err(not_video(av::describe(code)));
-        }
-        (*context).pkt_timebase = (*stream).time_base;
-        (*context).framerate = (*stream).avg_frame_rate;
-        let mut options: *mut ffi::AVDictionary = ptr::null_mut();
-        ffi::av_dict_set(&raw mut options, c"threads".as_ptr(), c"auto".as_ptr(), 0);
-        let code = ffi::avcodec_open2(context, codec, &raw mut options);
-        ffi::av_dict_free(&raw mut options);
-        if code < 0 {
-            let codec = codec_name(&*parameters);
-            return Err(not_video(format!(
-                "the decoder for {codec} does not start: {}",
-                av::describe(code)
-            )));
-        }
-        Ok(decoder)
-    }
-}
-
-fn codec_name(parameters: &ffi::AVCodecParameters) -> String {
-    if parameters.codec_id == ffi::AVCodecID::AV_CODEC_ID_NONE {
-        let tag: String = parameters
-            .codec_tag
-            .to_le_bytes()
-            .iter()
-            .map(|byte| char::from(*byte).escape_default().to_string())
-            .collect();
-        return format!("with the tag '{tag}'");
-    }
-    // SAFETY: FFmpeg returns a static C string for every id.
-    unsafe {
-        CStr::from_ptr(ffi::avcodec_get_name(parameters.codec_id))
-            .to_string_lossy()
-            .into_owned()
-    }
+    let id = stream.parameters().id();
+    let name = match id {
+        codec::Id::None => format!("with the tag '{}'", codec_tag.to_le_bytes().escape_ascii()),
+        _ => id.name().to_owned(),
+    };
+    let Some(codec) = decoder::find(id) else {
+        return Err(MediaError::NoDecoder {
+            path: path.to_owned(),
+            codec: name,
+        });
+    };
+    let mut context = codec::Context::new_with_codec(codec);
+    context
+        .set_parameters(stream.parameters())
+        .map_err(|error| not_video(ffmpeg::describe(error)))?;
+    context.set_frame_rate(Some(stream.avg_frame_rate()));
+    let mut decoder = context.decoder();
+    decoder.set_packet_time_base(stream.time_base());
+    decoder
+        .open_as_with(codec, Dictionary::from_iter([("threads", "auto")]))
+        .map_err(|error| {
+            not_video(format!(
+                "the decoder for {name} does not start: {}",
+                ffmpeg::describe(error)
+            ))
+        })
 }

@@ -1,36 +1,37 @@
-//! What stands for reading and writing videos in a program that was built without FFmpeg: each says so.
+//! Reading and writing videos in a program that was built without FFmpeg: every function returns the
+//! same error.
 
 use std::path::Path;
 
 use super::{FrameSource, MediaError};
 
-fn refusal(path: &Path) -> MediaError {
+fn error(path: &Path) -> MediaError {
     MediaError::WithoutVideo {
         path: path.to_owned(),
     }
 }
 
-/// Refuses.
+/// Always fails.
 ///
 /// # Errors
 /// [`MediaError::WithoutVideo`].
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
-    Err(refusal(path))
+    Err(error(path))
 }
 
-/// Refuses.
+/// Always fails.
 ///
 /// # Errors
 /// [`MediaError::WithoutVideo`].
 pub fn count_frames_up_to(path: &Path, _limit: usize) -> Result<usize, MediaError> {
-    Err(refusal(path))
+    Err(error(path))
 }
 
-/// The overlay video; there is none here.
+/// The writer of overlay videos, of which no value exists here.
 pub enum OverlayWriter {}
 
 impl OverlayWriter {
-    /// Refuses.
+    /// Always fails.
     ///
     /// # Errors
     /// [`MediaError::WithoutVideo`].
@@ -40,10 +41,10 @@ impl OverlayWriter {
         _height: u32,
         _frame_rate: (u32, u32),
     ) -> Result<Self, MediaError> {
-        Err(refusal(path))
+        Err(error(path))
     }
 
-    /// Cannot be called: there is no value of this type.
+    /// Cannot be called: no value of this type exists.
     ///
     /// # Errors
     /// None.
@@ -57,7 +58,7 @@ impl OverlayWriter {
         match *self {}
     }
 
-    /// Cannot be called: there is no value of this type.
+    /// Cannot be called: no value of this type exists.
     ///
     /// # Errors
     /// None.

@@ -1,4 +1,4 @@
-//! What finding objects for texts needs of the arena.
+//! What the detector needs of the arena.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,9 @@ use crate::bundle::{Dim, Manifest, Role};
 /// What the detector's graphs take of the arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectorCosts {
-    /// Texts to tokens: once, alone, gone before the others are loaded.
+    /// Texts to tokens. It runs once, before the others are loaded, and is dropped.
     pub text_encoder: StageCost,
-    /// Image to backbone tokens, where the detector looks at images of its own; nothing where the tracker's graph serves.
+    /// Image to backbone tokens, where detector and tracker have different bundles; 0 where the tracker's graph is used.
     pub vision_encoder: StageCost,
     /// Backbone tokens to features.
     pub features: StageCost,
@@ -25,18 +25,18 @@ pub struct DetectorCosts {
 pub struct DetectorSizes {
     /// The longest text.
     pub text: u64,
-    /// Backbone tokens of an image of the detector's own; 0 where they are among the tracker's features.
+    /// Backbone tokens, where detector and tracker have different bundles; 0 where they are among the tracker's features.
     pub backbone: u64,
     /// The features of an image.
     pub levels: u64,
-    /// What is looked at for one text.
+    /// The detector's outputs for one text.
     pub candidates: u64,
-    /// Most masks that are made at once: all candidates of one text.
-    pub most_found: usize,
+    /// Most masks that are made at once: one for each of the detector's queries.
+    pub max_detections: usize,
 }
 
 impl DetectorSizes {
-    /// Those of a bundle with a detector; nothing for one without.
+    /// The sizes in a bundle; all 0 if it has no detector. `own_images` if it is not the tracker's bundle.
     pub fn of(manifest: &Manifest, own_images: bool) -> Self {
         let Some(detector) = &manifest.detector else {
             return Self::default();
@@ -65,26 +65,26 @@ impl DetectorSizes {
             },
             levels: outputs(Role::DetectorFeatures, None),
             candidates: outputs(Role::Detector, None),
-            most_found: detector.queries as usize,
+            max_detections: detector.queries as usize,
         }
     }
 }
 
-/// What finding objects for some texts takes.
+/// What a detector takes for some texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectorNeeds {
-    /// Of the graphs.
+    /// What its graphs take.
     pub costs: DetectorCosts,
-    /// Of the tensors between them.
+    /// What the tensors between them take.
     pub sizes: DetectorSizes,
-    /// How many texts.
+    /// Number of texts.
     pub texts: usize,
 }
 
 /// Working memory of the detector's graphs, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectorWorkspace {
-    /// Image to backbone tokens; 0 where the tracker's graph serves.
+    /// Image to backbone tokens; 0 where the tracker's graph is used.
     pub vision_encoder: u64,
     /// Backbone tokens to features.
     pub features: u64,
@@ -94,21 +94,21 @@ pub struct DetectorWorkspace {
     pub masks: u64,
 }
 
-/// The part of the detector, in bytes.
+/// The detector's part of a plan, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectorPlan {
-    /// How many texts.
+    /// Number of texts.
     pub texts: usize,
-    /// The text encoder, its weights, its work and all texts: before the other graphs are loaded.
+    /// The text encoder with its weights, its working memory and all texts, before the other graphs are loaded.
     pub text_encoder_bytes: u64,
-    /// Weights of the graphs that stay until the last look.
+    /// Weights of the other graphs, which stay loaded.
     pub weights_bytes: u64,
-    /// Working memory of each graph, in turn with those of the tracker.
+    /// Working memory of each graph. They run while no graph of the tracker does.
     pub workspace_bytes: DetectorWorkspace,
 }
 
 impl DetectorNeeds {
-    /// Its part of a plan.
+    /// The detector's part of a plan.
     pub(super) fn plan(&self) -> DetectorPlan {
         let costs = &self.costs;
         DetectorPlan {
@@ -124,7 +124,7 @@ impl DetectorNeeds {
                 vision_encoder: costs.vision_encoder.workspace(1),
                 features: costs.features.workspace(1),
                 search: costs.search.workspace(1),
-                masks: costs.masks.workspace(self.sizes.most_found),
+                masks: costs.masks.workspace(self.sizes.max_detections),
             },
         }
     }
@@ -134,7 +134,7 @@ impl DetectorNeeds {
         self.texts as u64 * self.sizes.text
     }
 
-    /// What lives of the detector while each of its graphs runs, its work included.
+    /// Bytes of the detector that live while each of its graphs runs, with the working memory of that graph.
     pub(super) fn moments(&self) -> [u64; 4] {
         let (sizes, work) = (&self.sizes, self.plan().workspace_bytes);
         let image = sizes.backbone;

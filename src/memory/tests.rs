@@ -1,14 +1,15 @@
 //! The arithmetic, on costs made by hand.
 
 use super::*;
+use crate::tracker::memory_policy::Parameters;
 
-const EXTENT: Extent = Extent {
-    memories: 7,
-    cond_pointers: 1,
+pub(super) const EXTENT: Extent = Extent {
+    entries: 7,
+    conditioning_pointers: 1,
     pointers: 15,
 };
 
-fn costs() -> Costs {
+pub(super) fn costs() -> Costs {
     let stage = |weights, fixed, per_object| StageCost {
         weights,
         fixed,
@@ -26,7 +27,7 @@ fn costs() -> Costs {
     }
 }
 
-fn sizes() -> Sizes {
+pub(super) fn sizes() -> Sizes {
     Sizes {
         features: 1 << 20,
         conditioned: 1 << 17,
@@ -37,7 +38,7 @@ fn sizes() -> Sizes {
     }
 }
 
-fn group(objects: usize) -> [Group; 1] {
+pub(super) fn group(objects: usize) -> [Group; 1] {
     [Group {
         objects,
         first: 0,
@@ -46,7 +47,7 @@ fn group(objects: usize) -> [Group; 1] {
 }
 
 #[test]
-fn a_look_is_before_the_rest_or_in_turn_with_it_or_stays() {
+fn a_graph_for_proposals_runs_before_the_rest_or_between_or_stays_loaded() {
     let plan_with = |weights: u64, fixed: u64, presence| {
         let cost = StageCost {
             weights: weights << 20,
@@ -78,7 +79,7 @@ fn a_look_is_before_the_rest_or_in_turn_with_it_or_stays() {
 fn objects_that_differ_in_later_prompts_only_go_together_at_first() {
     let [one] = group(3);
     let [mut other] = group(2);
-    other.extent.cond_pointers = 2;
+    other.extent.conditioning_pointers = 2;
     let plan_of = |groups: &[Group]| plan(&costs(), &sizes(), groups, 8).workspace_bytes;
     assert_eq!(plan_of(&[one, other]), plan_of(&group(5)));
     other.first = 4;
@@ -102,11 +103,11 @@ fn the_total_is_the_sum_of_what_lives_at_the_worst_moment() {
 #[test]
 fn the_largest_chunk_that_fits_is_taken() {
     let total = |chunk| plan(&costs(), &sizes(), &group(20), chunk).total_bytes;
-    let chosen = within(&costs(), &sizes(), &group(20), 8, total(3)).unwrap();
+    let chosen = largest_chunk(&costs(), &sizes(), &group(20), 8, total(3)).unwrap();
     assert_eq!(chosen.chunk, 3);
-    let refused = within(&costs(), &sizes(), &group(20), 8, total(1) - 1).unwrap_err();
+    let refused = largest_chunk(&costs(), &sizes(), &group(20), 8, total(1) - 1).unwrap_err();
     assert_eq!((refused.chunk, refused.total_bytes), (1, total(1)));
-    let fit = most_objects(&costs(), &sizes(), EXTENT, 20, total(1) - 1);
+    let fit = max_objects(&costs(), &sizes(), EXTENT, 20, total(1) - 1);
     assert_eq!(fit, 19);
 }
 
@@ -124,10 +125,10 @@ fn a_short_clip_recalls_less() {
     };
     let extent = |prompted, frames| Extent::new(&policy, prompted, frames);
     assert_eq!(extent(1, 16), EXTENT);
-    assert_eq!(extent(9, 16).memories, 10);
-    assert_eq!(extent(9, 16).cond_pointers, 9);
-    assert_eq!((extent(1, 3).memories, extent(1, 3).pointers), (3, 2));
-    assert_eq!(extent(1, 1).memories, 1);
+    assert_eq!(extent(9, 16).entries, 10);
+    assert_eq!(extent(9, 16).conditioning_pointers, 9);
+    assert_eq!((extent(1, 3).entries, extent(1, 3).pointers), (3, 2));
+    assert_eq!(extent(1, 1).entries, 1);
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_detector_is_in_turn_with_the_tracker_and_its_text_encoder_comes_before() {
             backbone: own << 20,
             levels: 1 << 20,
             candidates: 1 << 18,
-            most_found: 5,
+            max_detections: 5,
         },
         texts: 2,
     };
@@ -184,7 +185,7 @@ fn a_detector_is_in_turn_with_the_tracker_and_its_text_encoder_comes_before() {
     let expected =
         (7 << 20) + (2 << 10) + searching.bank_bytes + worst + rounded(worst / UNCOUNTED);
     assert_eq!(searching.in_use_bytes, expected);
-    assert_eq!(searching.largest(), ("the detector's work", 20 << 20));
+    assert_eq!(searching.largest(), (Part::Detector, 20 << 20));
     // Images of its own: weights, and tokens while it looks.
     let own = total(Some(needs(20, 4, 3)));
     let worst = worst + (3 << 20);
@@ -203,7 +204,7 @@ fn a_detector_is_in_turn_with_the_tracker_and_its_text_encoder_comes_before() {
 }
 
 #[test]
-fn as_many_are_found_as_fit() {
+fn as_many_objects_are_planned_for_as_fit() {
     let costs = Costs {
         detector: Some(DetectorNeeds {
             costs: DetectorCosts::default(),
@@ -215,7 +216,7 @@ fn as_many_are_found_as_fit() {
     let total = |objects| plan(&costs, &sizes(), &one_by_one(objects, EXTENT), 4).total_bytes;
     for objects in [1, 7, 20] {
         let limit = total(objects);
-        let fit = |most, limit| most_found(&costs, &sizes(), EXTENT, (most, 4), limit);
+        let fit = |max, limit| max_objects_one_by_one(&costs, &sizes(), EXTENT, max, 4, limit);
         assert_eq!(fit(100, limit), objects);
         assert_eq!(fit(3, limit), objects.min(3));
         assert_eq!(fit(100, limit - 1), objects - 1);

@@ -10,7 +10,7 @@ use super::{
     move_without_replacing, remove_created,
 };
 
-/// An output file under construction, written beside its final name with the same ending.
+/// An output file under construction, written next to its final name with the same ending.
 #[derive(Debug)]
 pub struct StagedFile {
     file: PathBuf,
@@ -22,7 +22,7 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Prepares to write `file`; creates its folder if need be.
+    /// Prepares to write `file`; creates its folder if it does not exist.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl StagedFile {
         let parent = file.parent().unwrap_or(Path::new(""));
         create_parents(parent, &mut staged.created, unfinished)?;
         remove_orphans(parent, name);
-        // An unwritable folder is found now rather than when the first frame is done.
+        // A folder that cannot be written is found now rather than after the first frame.
         fs::write(&staged.staging, b"").map_err(io_error("write the file", file))?;
         unfinished.add(&staged.staging);
         unfinished.add(&staged.partial());
@@ -86,14 +86,14 @@ impl StagedFile {
     ///
     /// # Errors
     ///
-    /// The file cannot be moved; the earlier one is then still there. Or something has appeared at the final name
-    /// since [`StagedFile::create`]; the file is then beside it.
+    /// The file cannot be moved; the earlier one is then still there. Or something has got the final name since
+    /// [`StagedFile::create`]; the file is then next to it, labelled `kept`.
     pub fn commit(self) -> Result<PathBuf, OutputError> {
         let target = self.file.clone();
         if self.replaces {
             return self.move_to(&target, |from, to| fs::rename(from, to));
         }
-        // Asked twice: a look now lets the results be kept, and the move itself replaces nothing in any case.
+        // Checked here so that the results are kept; the move itself replaces nothing in any case.
         if target.symlink_metadata().is_ok() {
             return Err(OutputError::Appeared {
                 path: target,
@@ -103,8 +103,8 @@ impl StagedFile {
         self.move_to(&target, move_without_replacing)
     }
 
-    /// The file that [`StagedFile::commit_beside`] moves to: the first of `NAME.label.ENDING`,
-    /// `NAME.label-2.ENDING`, … that is free.
+    /// The path that [`StagedFile::commit_beside`] moves to: the first of `NAME.label.ENDING`,
+    /// `NAME.label-2.ENDING`, … that does not exist.
     pub fn beside(&self, label: &str) -> PathBuf {
         let stem = self.file.file_stem().unwrap_or_default().to_owned();
         let named = |suffix: String| {
@@ -125,7 +125,7 @@ impl StagedFile {
         target
     }
 
-    /// Moves the file beside its final name.
+    /// Moves the file to a labelled name next to its final name.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl StagedFile {
         Ok(target.to_path_buf())
     }
 
-    /// Where a writer that renames at its own end writes until then.
+    /// Where a writer that renames the file itself, at its end, writes until then.
     fn partial(&self) -> PathBuf {
         let mut name = self.staging.as_os_str().to_owned();
         name.push(".partial");
@@ -179,7 +179,7 @@ impl Drop for StagedFile {
     }
 }
 
-/// Removes what killed runs left of a file called `name` in `dir`. What cannot be removed does no harm.
+/// Removes the unfinished files called `name` that killed runs left in `dir`. One that cannot be removed does no harm.
 fn remove_orphans(dir: &Path, name: &OsStr) {
     let dir = if dir.as_os_str().is_empty() {
         Path::new(".")

@@ -1,9 +1,9 @@
 //! A folder whose parts appear all at once or not at all.
 //!
-//! Whoever holds the lock on the staging folder's `pid` file writes there. The kernel gives the lock back when its
-//! holder ends, however it ends. A commit goes through two states that a killed run can leave: while there is an
-//! `old/`, the earlier run's parts are on their way into it; once that is renamed to `replaced/`, the new run's parts
-//! are on their way out of `new/`. Either can be finished by whoever comes next.
+//! The process that holds the lock on the staging folder's `pid` file writes there. The kernel releases the lock when
+//! the process ends, however it ends. A run that is killed during its commit leaves one of two states: while `old/`
+//! exists, the earlier run's parts are being moved into it; once that is renamed to `replaced/`, the new run's parts
+//! are being moved out of `new/`. The next run finishes either.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
@@ -19,10 +19,10 @@ const NEW: &str = "new";
 const OLD: &str = "old";
 const REPLACED: &str = "replaced";
 const PID: &str = "pid";
-/// Digits of a frame's number in a file name; more only where the number has more.
-const DIGITS: usize = 5;
+/// The smallest number of digits of a frame's number in a file name.
+const MIN_DIGITS: usize = 5;
 
-/// What a folder is for: which names in it belong to a run.
+/// The kind of an output folder: it decides which names in it belong to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// `masks/`, `tracks.json` and `run.json`.
@@ -48,7 +48,7 @@ impl Content {
         }
     }
 
-    /// The first thing that a commit would delete although no run writes such a thing.
+    /// The first file or folder that a commit would delete although no run writes such a one.
     fn foreign_in(self, dir: &Path) -> Result<Option<PathBuf>, OutputError> {
         let read = |path: &Path| {
             self.found_in(path)
@@ -105,8 +105,9 @@ impl Content {
 }
 
 fn is_numbered(name: &str, ending: &str) -> bool {
-    name.strip_suffix(ending)
-        .is_some_and(|stem| stem.len() >= DIGITS && stem.bytes().all(|byte| byte.is_ascii_digit()))
+    name.strip_suffix(ending).is_some_and(|stem| {
+        stem.len() >= MIN_DIGITS && stem.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Whether `path` is or lies in a staging folder, which goes away at the end of its run.
@@ -133,7 +134,7 @@ pub struct StagedDir {
 }
 
 impl StagedDir {
-    /// Creates `dir` if it does not exist, and the staging folder inside of it.
+    /// Creates `dir` if it does not exist, and the staging folder inside it.
     ///
     /// # Errors
     ///
@@ -207,8 +208,8 @@ impl StagedDir {
     ///
     /// # Errors
     ///
-    /// Something cannot be moved; the earlier run is then back in its place. Or something has appeared at a final name
-    /// since [`StagedDir::create`]; the results are then beside it.
+    /// Something cannot be moved; the earlier run is then back in its place. Or something has got a final name since
+    /// [`StagedDir::create`]; the results are then in the subfolder `kept`.
     pub fn commit(mut self) -> Result<PathBuf, OutputError> {
         if let Some(path) = self.appeared()? {
             return Err(OutputError::Appeared {
@@ -249,7 +250,7 @@ impl StagedDir {
         Ok(self.dir.clone())
     }
 
-    /// The folder that [`StagedDir::commit_beside`] moves to: the first of `label`, `label-2`, … that is free.
+    /// The subfolder that [`StagedDir::commit_beside`] moves to: the first of `label`, `label-2`, … that does not exist.
     pub fn beside(&self, label: &str) -> PathBuf {
         let mut target = self.dir.join(label);
         let mut number = 2;
@@ -260,7 +261,7 @@ impl StagedDir {
         target
     }
 
-    /// Moves everything to a new folder inside of the final one, beside an earlier run.
+    /// Moves everything to a new subfolder of the final folder, next to an earlier run.
     ///
     /// # Errors
     ///
@@ -278,7 +279,7 @@ impl StagedDir {
         Ok(target)
     }
 
-    /// What stands at a final name although nothing there was to be replaced, or not that.
+    /// The first file or folder at a final name that this run may not replace.
     fn appeared(&self) -> Result<Option<PathBuf>, OutputError> {
         if self.replaces {
             return self.content.foreign_in(&self.dir);
@@ -294,7 +295,7 @@ impl StagedDir {
     fn claim(&self) -> Result<File, OutputError> {
         let path = self.staging.join(PID);
         let mut pid = String::new();
-        // Its holder may remove the folder between two of these steps; then they start again.
+        // Another run may remove its folder between two of these steps; then they start again.
         for _ in 0..10 {
             match fs::create_dir(&self.staging) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -317,7 +318,7 @@ impl StagedDir {
             let taken = match file.try_lock() {
                 Ok(()) => false,
                 Err(TryLockError::WouldBlock) => true,
-                // A file system without locks: the process must do.
+                // A file system without locks: the folder is taken while the process lives.
                 Err(TryLockError::Error(_)) => {
                     pid != std::process::id().to_string()
                         && pid.parse::<u32>().is_ok()
@@ -351,7 +352,7 @@ impl StagedDir {
         })
     }
 
-    /// Clears up after a run that was killed; a commit that it had begun is finished, as its results were complete.
+    /// Finishes the commit of a run that was killed, if it had begun one, and removes the run's other files.
     fn recover(&mut self) -> Result<(), OutputError> {
         let (new, old, aside) = (
             self.path(),
@@ -386,7 +387,8 @@ impl StagedDir {
                 .found_in(&self.dir)
                 .map_err(io_error("read the folder", &self.dir))?;
             for name in names {
-                // All parts of a run are in `new/` until the first of them is moved out: one that is not is new itself.
+                // All parts of the killed run are in `new/` until the first of them is moved out: a part that is not
+                // there has been moved already.
                 if self.content == Content::Run && !new.join(&name).exists() {
                     continue;
                 }
@@ -417,7 +419,8 @@ impl Drop for StagedDir {
     }
 }
 
-/// Moves a run's parts from one folder to another; on an error, says which were moved before it.
+/// Moves a run's parts from one folder to another and returns their names; an error comes with the names of the parts
+/// that were moved before it.
 fn move_content(
     content: Content,
     from: &Path,
@@ -428,7 +431,7 @@ fn move_content(
         Ok(names) => names,
         Err(error) => return Err((moved, io_error("read the folder", from)(error))),
     };
-    // run.json last: where it stands, the rest stands too.
+    // run.json last: where it exists, the other parts exist too.
     names.sort_by_key(|name| name == "run.json");
     for name in names {
         let target = to.join(&name);

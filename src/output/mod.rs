@@ -1,19 +1,20 @@
 //! Outputs that appear whole or not at all.
 //!
-//! A folder is written in a hidden staging folder inside of itself (so on the same file system) and its parts are
-//! moved to their final names at the end. A file is written beside its final name. Whatever is dropped before
-//! [`StagedDir::commit`] or [`StagedFile::commit`] leaves nothing behind, and with `overwrite` the old run stays in
-//! place until the new one is complete.
+//! A folder is written in a hidden staging folder inside it (so on the same file system), and its parts are moved to
+//! their final names at the end. A file is written next to its final name. A [`StagedDir`] or [`StagedFile`] that is
+//! dropped before its commit leaves nothing behind. With `overwrite` the old run stays in place until the new one is
+//! complete.
 
 mod file;
 mod folder;
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 pub use file::StagedFile;
 pub use folder::{Content, StagedDir, holds_staging};
@@ -21,7 +22,7 @@ pub use folder::{Content, StagedDir, holds_staging};
 /// Why an output cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The folder already holds a run, and nobody allowed to replace it.
+    /// The folder already holds a run, and replacing it was not allowed.
     #[error(
         "{} already holds {found} of an earlier run; give another folder, or --overwrite to replace it",
         dir.display()
@@ -29,16 +30,16 @@ pub enum OutputError {
     Exists {
         /// The folder.
         dir: PathBuf,
-        /// What was found there.
+        /// Names of the run's files.
         found: String,
     },
-    /// A file already exists, and nobody allowed to replace it.
+    /// The file already exists, and replacing it was not allowed.
     #[error("{} already exists; give another name, or --overwrite to replace it", file.display())]
     FileExists {
         /// The file.
         file: PathBuf,
     },
-    /// Another run writes to the folder now.
+    /// Another run is writing to the folder.
     #[error(
         "another run (process {pid}) is writing to {}; wait for it or give another folder (if no such run exists, remove {})",
         dir.display(), staging.display()
@@ -48,49 +49,49 @@ pub enum OutputError {
         dir: PathBuf,
         /// The other run's staging folder.
         staging: PathBuf,
-        /// The other process.
+        /// The other run's process id, or `unknown`.
         pid: String,
     },
-    /// A file's path is taken by a folder.
-    #[error("{} is a folder, expected a file's name; give a name inside of it, or another one", path.display())]
+    /// There is a folder at the path of the output file.
+    #[error("{} is a folder, expected a file; give a file name inside it, or another name", path.display())]
     IsAFolder {
         /// The path.
         path: PathBuf,
     },
-    /// What would be replaced is not what a run writes.
+    /// A folder of the earlier run holds a file that no run writes.
     #[error(
-        "{} is not a file that a run writes, and replacing the earlier run would delete it; move it away, or give another folder",
+        "{} was not written by a run, and replacing the earlier run would delete it; move it away, or give another folder",
         path.display()
     )]
     Foreign {
         /// The first such file.
         path: PathBuf,
     },
-    /// Something was put at a final name while the run went on.
+    /// A file or folder got the output's final name during the run.
     #[error(
-        "{} appeared while the run was going on and is left as it is; the results are in {}",
+        "{} appeared during the run and is left as it is; the results are in {}",
         path.display(), kept.display()
     )]
     Appeared {
-        /// What stands in the way.
+        /// The file or folder in the way.
         path: PathBuf,
         /// Where the results are instead.
         kept: PathBuf,
     },
-    /// The path is taken by something that is not a folder.
+    /// There is something other than a folder at the path of the output folder.
     #[error("{} is not a folder; give another name for the output", path.display())]
     NotAFolder {
         /// The path.
         path: PathBuf,
     },
-    /// The system refused to create, write or move something.
+    /// The operating system refused to create, write or move something.
     #[error("cannot {action} {}{}", path.display(), hint(source))]
     Io {
-        /// What was tried, e.g. `create the folder`.
+        /// The action, e.g. `create the folder`.
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's reason.
         #[source]
         source: io::Error,
     },
@@ -105,7 +106,7 @@ fn hint(error: &io::Error) -> &'static str {
             " (give a folder that you may write to)"
         }
         io::ErrorKind::FileTooLarge => {
-            " (the limit on a file's size, `ulimit -f`, is too low, or the disk takes no file this large)"
+            " (the limit on a file's size, `ulimit -f`, is too low, or the file system allows no file this large)"
         }
         _ => "",
     }
@@ -120,12 +121,12 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Outp
     }
 }
 
-/// What results are called that cannot go to their final name because something appeared there.
+/// Label of results whose final name was taken during the run.
 const KEPT: &str = "kept";
 const STAGING_PREFIX: &str = ".snow-ort-";
 
-/// What must be removed if the program has to leave at once. The lock is held while outputs are moved into place, so
-/// that a sudden end comes before or after a commit, never in its middle.
+/// The files and folders to remove if the program has to end at once. The lock is held while outputs are moved into
+/// place, so that the end comes before or after a commit, never in its middle.
 #[derive(Debug, Clone, Default)]
 pub struct Unfinished(Arc<Mutex<Vec<PathBuf>>>);
 
@@ -140,8 +141,8 @@ impl Unfinished {
         self.lock().push(path.to_path_buf());
     }
 
-    /// Removes everything that is not finished, while other threads may still be writing to it; nothing can be
-    /// committed afterwards, as the lock is never given back.
+    /// Removes everything that is not finished, while other threads may still be writing to it. Nothing can be
+    /// committed afterwards, since the lock is never released.
     pub fn remove_all_and_keep_locked(&self) {
         let mut paths = self.lock();
         for path in paths.drain(..).rev() {
@@ -151,7 +152,7 @@ impl Unfinished {
     }
 }
 
-/// A folder for files that nobody keeps; it goes with the value, and with a run that a signal ends.
+/// A folder for temporary files. It is removed with the returned value, or when a signal ends the run.
 ///
 /// # Errors
 /// The system's folder for temporary files cannot be written to.
@@ -161,19 +162,19 @@ pub fn scratch(unfinished: &Unfinished) -> io::Result<tempfile::TempDir> {
     Ok(dir)
 }
 
-/// Removes a staging folder or file, or a folder that was created for the output if it is empty.
+/// Removes a staging folder or file, or, if it is empty, a folder that was created for the output.
 fn remove_under_writers(path: &Path) {
     let staged = path.file_name().is_some_and(|name| {
         name.as_encoded_bytes()
             .starts_with(STAGING_PREFIX.as_bytes())
     });
     if !staged {
-        // Only a folder made for this run is listed without the prefix: it goes if nothing else is in it.
+        // Only folders that this run created are listed without the prefix; one with other files stays.
         let _ = fs::remove_dir(path);
         return;
     }
     if path.is_dir() {
-        // Renamed first, so that a writer's next file finds no folder to go to.
+        // Renamed first, so that writers find no folder for their next file.
         let mut gone = path.as_os_str().to_owned();
         gone.push(".gone");
         let gone = PathBuf::from(gone);
@@ -188,7 +189,7 @@ fn remove_under_writers(path: &Path) {
     }
 }
 
-/// Removes the folders that were made for an output, innermost first, if nothing else is in them.
+/// Removes the folders that were created for an output, innermost first, if they are empty.
 fn remove_created(created: &[PathBuf], unfinished: &Unfinished) {
     for dir in created.iter().rev() {
         let _ = fs::remove_dir(dir);
@@ -196,7 +197,7 @@ fn remove_created(created: &[PathBuf], unfinished: &Unfinished) {
     unfinished.lock().retain(|path| !created.contains(path));
 }
 
-/// Creates `dir` and the folders above it, and notes which of them are new.
+/// Creates `dir` and the folders above it, and adds the new ones to `created`.
 fn create_parents(
     dir: &Path,
     created: &mut Vec<PathBuf>,
@@ -230,32 +231,19 @@ fn create_parents(
     }
 }
 
-/// Gives `from` the name `to`, which nothing may have.
+/// Gives `from` the name `to`.
+///
+/// # Errors
+/// Something has that name already, or the system refuses the move.
 fn move_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
-    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
-    let (source, target) = (text(from)?, text(to)?);
-    // SAFETY: both are strings that end in a zero byte and outlive the call.
-    let moved = unsafe {
-        libc::renameat2(
-            libc::AT_FDCWD,
-            source.as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            libc::RENAME_NOREPLACE,
-        )
-    };
-    if moved == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // Some network file systems do not know the flag; a look before the move is the best that they allow.
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP) if to.symlink_metadata().is_err() => {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some network file systems do not know the flag; a look before the move is the best that they allow.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.symlink_metadata().is_err() => {
             fs::rename(from, to)
         }
-        Some(libc::EINVAL | libc::ENOSYS | libc::ENOTSUP) => {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             Err(io::ErrorKind::AlreadyExists.into())
         }
-        _ => Err(error),
+        moved => Ok(moved?),
     }
 }

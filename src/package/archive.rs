@@ -1,4 +1,4 @@
-//! The archive: the same entries give the same bytes, whoever packs them, when and where.
+//! Writes the archive. The same entries give the same bytes on every machine, for every user, at any time.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::PackageError;
+use super::error::PackageError;
 use crate::bundle::hex;
 
-/// The time of every entry, 1980-01-01: the earliest that all archivers take.
+/// The time of every entry, 1980-01-01: the earliest that all archivers accept.
 pub const TIME: u64 = 315_532_800;
 
 /// Where an entry's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Here.
+    /// In memory.
     Bytes(Vec<u8>),
     /// In a file, for large ones.
     File(PathBuf),
@@ -45,7 +45,7 @@ pub struct Entry {
     pub path: String,
     /// Whether it can be run.
     pub executable: bool,
-    /// What it is part of, such as `onnxruntime 1.31.1`.
+    /// The part that it belongs to, such as `onnxruntime 1.31.1`.
     pub from: String,
     /// Its bytes.
     pub content: Content,
@@ -60,7 +60,7 @@ pub struct Sum {
     pub sha256: String,
 }
 
-/// Hashes what passes.
+/// A reader that counts and hashes the bytes that pass through it.
 struct Hashed<R> {
     inner: R,
     hasher: Sha256,
@@ -109,12 +109,12 @@ impl Entry {
     }
 }
 
-/// Writes the entries below the folder `top`, in the order of their names, and calls `done` with the bytes of each.
+/// Writes the entries below the folder `top`, sorted by path, and calls `done` with the number of bytes of each.
 ///
-/// One thread compresses: the bytes do not depend on the machine.
+/// One thread compresses, so that the bytes do not depend on the machine.
 ///
 /// # Errors
-/// [`PackageError::Read`] and [`PackageError::Write`]; [`PackageError::Changed`] for a file that is not what `sums` says.
+/// [`PackageError::Read`] and [`PackageError::Write`]; [`PackageError::Changed`] for a file that differs from its sum.
 pub fn write(
     entries: &[(Entry, Sum)],
     top: &str,
@@ -150,7 +150,7 @@ pub fn write(
             .content
             .open()
             .map_err(PackageError::read(entry.content.path()))?;
-        // Never more than the header says, which would shift all that follows.
+        // More bytes than the header says would shift all entries that follow.
         let mut content = Hashed::new(content.take(sum.bytes));
         archive
             .append_data(&mut header(sum.bytes, mode), &path, &mut content)
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_meanwhile_is_noticed() {
+    fn a_file_that_changes_while_it_is_packed_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source");
         std::fs::write(&source, "before").unwrap();

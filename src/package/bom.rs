@@ -1,27 +1,28 @@
 //! The bill of materials, as an SPDX 2.3 document in JSON.
 
 use serde_json::{Value, json};
+use spdx::{Expression, ParseMode};
 
 use super::archive::TIME;
 
-/// Something that a package is made of.
+/// A part of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
-    /// Its name where it is from.
+    /// Its name in its registry or distribution.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Its licence, as far as it states one; SPDX's words or not.
+    /// Its licence as it states it: an SPDX expression or any text; empty if it states none.
     pub licence: String,
-    /// Its package URL, if it is from a registry.
+    /// Its package URL; `None` if it is not from a registry.
     pub purl: Option<String>,
     /// Whether it is linked into the program rather than a file beside it.
     pub linked: bool,
-    /// What to know about it.
+    /// A remark.
     pub comment: String,
 }
 
-/// The document for the package `name`; `digest` stands for its content, and with it the document is unique.
+/// The document for the package `name`. `digest` is a hash of its contents; it makes the document's namespace unique.
 pub fn document(name: &str, version: &str, digest: &str, materials: &[Material]) -> Value {
     let root = "SPDXRef-Package";
     let mut packages = vec![json!({
@@ -93,38 +94,20 @@ fn created() -> &'static str {
     "1980-01-01T00:00:00Z"
 }
 
-/// A licence as an SPDX expression, if it is one as far as can be told without SPDX's list.
-fn expression(licence: &str) -> Option<String> {
-    // The older spelling of crates.
+/// A licence as an SPDX expression; `None` if it is not one.
+pub(super) fn expression(licence: &str) -> Option<String> {
+    // Older crates write `/` for `OR`.
     let licence = licence.replace('/', " OR ");
-    let words: Vec<&str> = licence
-        .split([' ', '(', ')'])
-        .filter(|word| !word.is_empty())
-        .collect();
-    let is_id = |word: &str| {
-        let known = [
-            "MIT",
-            "ISC",
-            "Zlib",
-            "IJG",
-            "WTFPL",
-            "Unlicense",
-            "X11",
-            "0BSD",
-            "MIT-0",
-        ];
-        known.contains(&word) || (word.contains('-') && word.contains(|c: char| c.is_ascii_digit()))
+    let mode = ParseMode {
+        allow_deprecated: true,
+        ..ParseMode::STRICT
     };
-    let valid = !words.is_empty()
-        && words.iter().enumerate().all(|(at, word)| match at % 2 {
-            1 => ["AND", "OR", "WITH"].contains(word),
-            _ => is_id(word) || (at > 0 && words[at - 1] == "WITH"),
-        })
-        && words.len() % 2 == 1;
-    valid.then_some(licence)
+    Expression::parse_mode(&licence, mode).ok()?;
+    let canonical = Expression::canonicalize(&licence).ok()?;
+    Some(canonical.unwrap_or(licence))
 }
 
-/// A name with the characters that an SPDX identifier may have.
+/// The name with `-` for every character that an SPDX identifier must not have.
 fn id_part(name: &str) -> String {
     name.chars()
         .map(|c| {
@@ -153,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn licences_that_are_no_expressions_become_comments() {
+    fn other_texts_are_not_expressions() {
         for valid in [
             "MIT",
             "MIT OR Apache-2.0",
@@ -177,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_material_is_a_package_with_its_own_id_and_relation() {
+    fn every_material_has_an_id_and_a_relation() {
         let materials = [
             material("zstd", "MIT"),
             material("a_b", "MIT License"),

@@ -1,14 +1,13 @@
-//! All that a program and its libraries need, by the names in their ELF headers, and where a system has it.
+//! The libraries that a program needs, directly or through others, by the names in their ELF headers, and their files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use super::PackageError;
-use super::elf::Elf;
-use super::glibc::is_glibc;
-use crate::loader_cache;
+use super::error::PackageError;
+use crate::shared_library::glibc::is_glibc;
+use crate::shared_library::{Elf, loader_cache};
 
-/// What NVIDIA's toolkit and cuDNN have: the prefixes of their libraries' names.
+/// Prefixes of the names of libraries that belong to NVIDIA's toolkit or to cuDNN.
 const CUDA: [&str; 12] = [
     "libcublas",
     "libcublasLt",
@@ -24,25 +23,26 @@ const CUDA: [&str; 12] = [
     "libnvToolsExt",
 ];
 
-/// What comes with the driver and must fit it.
+/// Prefixes of the names of libraries that belong to the driver.
 const DRIVER: [&str; 2] = ["libcuda.so", "libnvidia-ml.so"];
 
-/// Whether a library belongs to the NVIDIA driver, which a package never has.
+/// Whether a library belongs to the NVIDIA driver, and so is never packed.
 pub fn is_driver(name: &str) -> bool {
     DRIVER.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a library is CUDA's or cuDNN's.
+/// Whether a library belongs to CUDA or cuDNN.
 pub fn is_cuda(name: &str) -> bool {
     CUDA.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Names of all libraries that `start` needs, directly or through others.
+/// Names of all libraries that the files of `start` need, directly or through others.
 ///
-/// `needs` says what a library needs in turn, given its name, or nothing for one that is left to the system.
+/// `needs` gets the name of a library and of the first file that needs it. It returns the names of the libraries that it needs,
+/// or `None` if the library is not packed.
 ///
 /// # Errors
-/// Those of `needs`, which also gets to know who asked first.
+/// Those of `needs`.
 pub fn close<E>(
     start: &BTreeMap<String, Vec<String>>,
     mut needs: impl FnMut(&str, &str) -> Result<Option<Vec<String>>, E>,
@@ -70,16 +70,16 @@ pub fn close<E>(
     Ok(closure)
 }
 
-/// What [`close`] found.
+/// The result of [`close`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Closure {
-    /// Libraries that go along.
+    /// Libraries to pack.
     pub inside: BTreeSet<String>,
     /// Libraries that the system must have.
     pub outside: BTreeSet<String>,
 }
 
-/// Where libraries are looked for.
+/// The places where libraries are searched for.
 #[derive(Debug, Default)]
 pub struct Places {
     first: Vec<PathBuf>,
@@ -87,27 +87,27 @@ pub struct Places {
 }
 
 impl Places {
-    /// Folders that come before the system's own.
+    /// The system's libraries, with folders that are searched first.
     ///
     /// # Errors
     /// [`PackageError::Tool`] without `ldconfig`.
     pub fn new(first: Vec<PathBuf>) -> Result<Self, PackageError> {
         let system = loader_cache::read().ok_or(PackageError::Tool {
             tool: "ldconfig",
-            purpose: "says where the system's libraries are",
+            purpose: "lists the system's libraries",
         })?;
         Ok(Self { first, system })
     }
 
-    /// The file of a library.
+    /// The file of the library `name`.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
-        let beside = self.first.iter().map(|folder| folder.join(name));
-        beside
+        let first = self.first.iter().map(|folder| folder.join(name));
+        first
             .chain(self.system.get(name).cloned())
             .find(|path| path.is_file())
     }
 
-    /// Adds the folders that a library names itself.
+    /// Adds the folders of a library's own search path.
     pub fn learn(&mut self, elf: &Elf, file: &Path) {
         let Some(folder) = file
             .canonicalize()
@@ -125,7 +125,7 @@ impl Places {
     }
 }
 
-/// Whether a library stays out of a package: glibc, the driver, and CUDA's where they do not go along.
+/// Whether a library is not packed: glibc, the driver, and without `with_cuda` CUDA's libraries.
 pub fn left_to_the_system(name: &str, with_cuda: bool) -> bool {
     is_glibc(name) || is_driver(name) || (!with_cuda && is_cuda(name))
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closure_follows_every_library_once() {
+    fn every_library_is_read_once() {
         let start = BTreeMap::from([("program".to_owned(), names(&["a.so", "libc.so.6", "b.so"]))]);
         let mut asked = Vec::new();
         let closure = close(&start, |name, by| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_is_nowhere_is_an_error_with_who_asked() {
+    fn a_missing_library_is_an_error_that_names_the_file_that_needs_it() {
         let start = BTreeMap::from([("program".to_owned(), names(&["a.so"]))]);
         let closure = close(&start, |name, by| match name {
             "a.so" => Ok(Some(names(&["gone.so"]))),

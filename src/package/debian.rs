@@ -1,13 +1,13 @@
-//! Which Debian package a library is from, and what may be done with it.
+//! The Debian package and the licence of each library that is from the system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::PackageError;
 use super::archive::{Content, Entry};
+use super::error::PackageError;
 
-/// Where copyright files refer to for the full text of a licence.
+/// The folder with the full texts of licences to which copyright files refer.
 const COMMON: &str = "/usr/share/common-licenses/";
 
 /// An installed Debian package.
@@ -36,7 +36,7 @@ impl Installed {
     }
 }
 
-/// The package of each file, by the file as given.
+/// The package of each file, by its path as given.
 ///
 /// # Errors
 /// [`PackageError::Tool`] where there is no dpkg, [`PackageError::NoLicence`] for a file that no package owns.
@@ -52,10 +52,10 @@ pub fn owners(files: &BTreeSet<PathBuf>) -> Result<BTreeMap<PathBuf, Installed>,
             .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
             .map_err(|_| PackageError::Tool {
                 tool: "dpkg-query",
-                purpose: "says which package a library is from, and so what its licence is",
+                purpose: "names the package of a library, and so its licence",
             })
     };
-    // A library may be listed as /lib/… or as /usr/lib/…, whichever folder is a link to the other.
+    // One of /lib and /usr/lib is a link to the other, and dpkg may list a library in either.
     let tail = |file: &Path| {
         let real = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
         let text = real.to_string_lossy().into_owned();
@@ -86,7 +86,7 @@ pub fn owners(files: &BTreeSet<PathBuf>) -> Result<BTreeMap<PathBuf, Installed>,
     Ok(owners)
 }
 
-/// Paths and packages of `dpkg-query --search`.
+/// Parses the output of `dpkg-query --search`: the package of each path.
 fn parse_search(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter(|line| !line.starts_with("diversion "))
@@ -98,6 +98,7 @@ fn parse_search(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Parses the output of `dpkg-query --show`: the packages by name.
 fn parse_show(text: &str) -> BTreeMap<String, Installed> {
     text.lines()
         .filter_map(|line| {
@@ -113,10 +114,10 @@ fn parse_show(text: &str) -> BTreeMap<String, Installed> {
         .collect()
 }
 
-/// The copyright files of packages, and the licences that they refer to.
+/// The copyright files of packages, and the licence texts to which they refer.
 ///
 /// # Errors
-/// [`PackageError::Read`]: a library whose licence is unknown cannot be passed on.
+/// [`PackageError::Read`] if a package has no copyright file: a library with an unknown licence must not be packed.
 pub fn licences(packages: &BTreeSet<Installed>, folder: &str) -> Result<Vec<Entry>, PackageError> {
     let mut entries = Vec::new();
     let mut common = BTreeSet::new();
@@ -145,7 +146,7 @@ pub fn licences(packages: &BTreeSet<Installed>, folder: &str) -> Result<Vec<Entr
     Ok(entries)
 }
 
-/// Names of the licences that a copyright file refers to.
+/// Names of the licence texts to which a copyright file refers.
 fn referred(text: &str) -> BTreeSet<String> {
     text.split(COMMON)
         .skip(1)
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_dpkg_says_is_read() {
+    fn the_output_of_dpkg_is_parsed() {
         let found = parse_search(
             "zlib1g:amd64: /lib/x86_64-linux-gnu/libz.so.1.2.13\n\
              diversion by x from: /lib/y\nlibgcc-s1:amd64, other: /lib/x86_64-linux-gnu/libgcc_s.so.1\n",

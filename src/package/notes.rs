@@ -1,38 +1,37 @@
-//! What a package tells its reader: README.md, and where the source of its libraries is.
+//! The texts of a package: README.md, and licences/SOURCES.md with the sources of its libraries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::Recipe;
 use super::debian::Installed;
 use super::manifest::{BundleEntry, Needs};
+use super::recipe::Recipe;
 
-/// What the texts are about.
+/// The facts in the texts.
 pub(super) struct Facts<'a> {
     /// The program's version.
     pub version: &'a str,
-    /// Kernel and processor.
+    /// Kernel and architecture, such as `linux-x86_64`.
     pub system: &'a str,
-    /// What was asked for.
+    /// What the package is made from.
     pub recipe: &'a Recipe,
     /// Whether FFmpeg is inside.
     pub video: bool,
     /// What the machine must have.
     pub needs: &'a Needs,
-    /// Debian's packages.
+    /// The Debian packages with libraries in it.
     pub debian: &'a BTreeSet<Installed>,
-    /// The version of an FFmpeg that was built for packages.
+    /// Version of the FFmpeg that scripts/build-ffmpeg built; `None` if it is the system's, or without video.
     pub ffmpeg: Option<&'a str>,
-    /// Bundles.
+    /// The bundles in it.
     pub bundles: &'a [BundleEntry],
 }
 
-/// README.md.
+/// The text of README.md.
 pub(super) fn readme(facts: &Facts<'_>) -> String {
     let mut text = format!(
         "# snow-ort {} for {}, {}\n\n\
-         Follows objects through {} with SAM3's tracker. Unpack it anywhere, also where nothing can be written; nothing is \
-         installed.\n\n",
+         Tracks objects in {} with SAM3. Unpack it anywhere, also on a read-only disk; it installs nothing.\n\n",
         facts.version,
         facts.system,
         facts.recipe.runtime,
@@ -54,11 +53,11 @@ pub(super) fn readme(facts: &Facts<'_>) -> String {
     let _ = write!(
         text,
         "    ./snow-ort run {clip} --box 120,80,410,460{model}{provider} --out out\n    ./snow-ort --help\n    sha256sum --check --quiet SHA256SUMS\n\n\
-         A link to the program works from everywhere: `ln -s \"$PWD/snow-ort\" ~/.local/bin/`.\n\n"
+         A link to the program works from any folder: `ln -s \"$PWD/snow-ort\" ~/.local/bin/`.\n\n"
     );
     needs(facts, &mut text);
     if facts.bundles.is_empty() {
-        text.push_str("## Models\n\nNone is inside. Give a bundle with --model, or put it into models/ beside the program.\n\n");
+        text.push_str("## Models\n\nThe package has no bundle. Give one with --model, or put it into models/ beside the program.\n\n");
     } else {
         text.push_str("## Models\n\n");
         for bundle in facts.bundles {
@@ -68,17 +67,18 @@ pub(super) fn readme(facts: &Facts<'_>) -> String {
     }
     text.push_str(
         "## What is inside\n\n\
-         package.json lists every file with its hash and what it is part of, and what the package needs; bom.spdx.json is the \
-         bill of materials; licences/ has the licences of all parts, and SOURCES.md there says what passing the package on \
-         asks for.\n",
+         package.json lists every file with its hash and its origin, and what the package needs; bom.spdx.json is the bill of \
+         materials; licences/ has the licences of all parts, and SOURCES.md there says what you must do if you pass the package \
+         on.\n",
     );
     text
 }
 
+/// Adds the section about what the machine must have.
 fn needs(facts: &Facts<'_>, text: &mut String) {
     let _ = write!(
         text,
-        "## What it needs\n\n- Linux with glibc {} or later (`ldd --version`), and /proc as every system and container has it:\n",
+        "## What it needs\n\n- Linux with glibc {} or later (`ldd --version`), and /proc, which every system and container has:\n",
         facts.needs.glibc
     );
     let mut by_glibc: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -108,7 +108,7 @@ fn needs(facts: &Facts<'_>, text: &mut String) {
                 .filter(|name| super::closure::is_cuda(name));
             let _ = writeln!(
                 text,
-                "- for --provider cuda: {}, where the loader finds them (LD_LIBRARY_PATH, ldconfig)",
+                "- for --provider cuda: {}, on the loader's search path (LD_LIBRARY_PATH, ldconfig)",
                 cuda.map(String::as_str).collect::<Vec<_>>().join(", ")
             );
         }
@@ -116,35 +116,35 @@ fn needs(facts: &Facts<'_>, text: &mut String) {
     text.push('\n');
 }
 
-/// licences/SOURCES.md.
+/// The text of licences/SOURCES.md.
 pub(super) fn sources(facts: &Facts<'_>) -> String {
     let mut text = String::from(
         "# Licences and sources\n\n\
-         snow-ort is under MIT or Apache-2.0, at your choice. rust-crates.txt has the licences of the crates in it, the other \
-         folders those of the libraries in lib/. ONNX Runtime is under MIT.\n\n",
+         snow-ort is under MIT or Apache-2.0, at your choice. rust-crates.txt has the licences of the crates in it; the other \
+         folders have those of the libraries in lib/. ONNX Runtime is under MIT.\n\n",
     );
     if facts.video {
         text.push_str(
             "## FFmpeg: the GPL\n\n\
-             The FFmpeg in lib/ is built with x264 and other parts that are under the GNU General Public License. Whoever passes \
-             this package on, changed or not, must pass it on under the GPL as a whole: with these licences, and with the \
-             complete source of the libraries below, or a written offer of it that is good for three years. snow-ort's own \
-             licences allow that. Using the package asks for nothing. The package without video (a program built with \
-             `--no-default-features`) has none of this.\n\n",
+             The FFmpeg in lib/ is built with x264 and other parts that are under the GNU General Public License. If you pass this \
+             package on, changed or not, you must pass it on under the GPL as a whole: with these licences, and with the complete \
+             source of the libraries below, or a written offer of it that is valid for three years. snow-ort's own licences allow \
+             that. Using the package requires nothing. The package without video (a program built with `--no-default-features`) has \
+             none of these parts.\n\n",
         );
         if let Some(version) = facts.ffmpeg {
             let _ = write!(
                 text,
-                "FFmpeg was built from Debian's source package ffmpeg {version} by scripts/build-ffmpeg of snow-ort, which with \
-                 that source is the complete source; ffmpeg/CONFIGURATION has the options.\n\n"
+                "FFmpeg was built from Debian's source package ffmpeg {version} by scripts/build-ffmpeg of snow-ort. That source \
+                 and that script are the complete source; ffmpeg/CONFIGURATION has the options.\n\n"
             );
         }
     }
     if facts.recipe.cuda && facts.recipe.runtime.is_cuda() {
         text.push_str(
             "## NVIDIA's libraries\n\n\
-             They are under NVIDIA's licences (folders nvidia-…), which allow to pass them on, unchanged, as part of an \
-             application. The GPL does not allow what it covers to be passed on together with them as one program: ",
+             They are under NVIDIA's licences (folders nvidia-…), which allow you to pass them on, unchanged, as part of an \
+             application. The GPL does not allow you to pass on GPL code together with them as one program: ",
         );
         text.push_str(match facts.video {
             true => {
@@ -158,8 +158,8 @@ pub(super) fn sources(facts: &Facts<'_>) -> String {
     }
     text.push_str(
         "## Debian's libraries\n\n\
-         Their RPATH was set; nothing else was changed. debian/ has the licence of each, common/ the full texts. The source, at \
-         deb.debian.org and for all times at snapshot.debian.org:\n\n",
+         Their RPATH was set; nothing else was changed. debian/ has the licence of each, common/ the full texts. The sources are \
+         at deb.debian.org, and permanently at snapshot.debian.org:\n\n",
     );
     let sources: BTreeSet<(&str, &str)> = facts
         .debian

@@ -1,13 +1,13 @@
-//! The sets of libraries that a package can have: which wheel of ONNX Runtime, and what it needs of a machine.
+//! The sets of libraries that a package can hold: the wheel of ONNX Runtime, and what it needs on a machine.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::PackageError;
+use super::error::PackageError;
 use super::wheels::{self, Distribution};
 
-/// A set of libraries that fit one another.
+/// A set of libraries that work together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuntimeSet {
     /// Processors only.
@@ -31,7 +31,7 @@ impl RuntimeSet {
         }
     }
 
-    /// The wheel that has its library, and the version. The sets of libraries have been chosen and tested together.
+    /// Name and version of the wheel with its library. The wheels of a set were tested together.
     pub fn wheel(self) -> (&'static str, &'static str) {
         match self {
             Self::Cpu => ("onnxruntime", "1.31.1"),
@@ -41,7 +41,8 @@ impl RuntimeSet {
         }
     }
 
-    /// Wheels whose version is bounded: from 9.11 on, cuDNN for CUDA 12 has no kernels for compute capability 7.0.
+    /// Names of wheels with an upper bound of their version: from 9.11 on, cuDNN for CUDA 12 has no kernels for compute
+    /// capability 7.0.
     pub fn bounds(self) -> &'static [(&'static str, (u32, u32))] {
         match self {
             Self::Cpu | Self::Cuda13 => &[],
@@ -54,7 +55,7 @@ impl RuntimeSet {
         self != Self::Cpu
     }
 
-    /// The oldest NVIDIA driver, and the least compute capability of a GPU.
+    /// The oldest NVIDIA driver and the lowest compute capability of a GPU; `None` for processors.
     pub fn gpu(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Cpu => None,
@@ -63,43 +64,43 @@ impl RuntimeSet {
         }
     }
 
-    /// What `pip` is asked for: the wheel, with what is bounded.
+    /// The wheel with its version, as pip takes it.
     pub fn requirement(self) -> String {
         let (name, version) = self.wheel();
         format!("{name}=={version}")
     }
 
-    /// Whether a library of the wheel goes along. The others need libraries that no set has.
+    /// Whether a library of the wheel is packed. The others need libraries that no set has.
     pub fn takes(self, library: &str) -> bool {
         library.starts_with("libonnxruntime.so")
             || library == "libonnxruntime_providers_shared.so"
             || (self.is_cuda() && library == "libonnxruntime_providers_cuda.so")
     }
 
-    /// The wheel of ONNX Runtime among those at hand.
+    /// The wheel of ONNX Runtime among those that are available.
     ///
     /// # Errors
-    /// [`PackageError::NoWheel`] if it is not there or of another version.
+    /// [`PackageError::NoWheel`] if it is missing or of another version.
     pub fn find(
         self,
         available: &BTreeMap<String, Distribution>,
-        looked: &[String],
+        searched: &[String],
     ) -> Result<Distribution, PackageError> {
         let (name, version) = self.wheel();
         match available.get(name) {
             Some(found) if found.version == version => Ok(found.clone()),
             found => Err(PackageError::NoWheel {
-                set: self,
+                set: self.name(),
                 requirement: self.requirement(),
                 found: match found {
                     Some(found) => format!("found {}", found.title()),
-                    None => format!("not in {}", looked.join(", ")),
+                    None => format!("not in {}", searched.join(", ")),
                 },
             }),
         }
     }
 
-    /// The wheels of NVIDIA's libraries that go with `runtime`.
+    /// The wheels with NVIDIA's libraries that `runtime` requires.
     ///
     /// # Errors
     /// [`PackageError::NoCudaWheels`] with those that are missing or too new.
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_libraries_that_can_be_loaded_go_along() {
+    fn only_libraries_that_can_be_loaded_are_packed() {
         assert!(RuntimeSet::Cpu.takes("libonnxruntime.so.1.31.1"));
         assert!(!RuntimeSet::Cpu.takes("libonnxruntime_providers_cuda.so"));
         assert!(RuntimeSet::Cuda13.takes("libonnxruntime_providers_cuda.so"));

@@ -1,5 +1,4 @@
-//! Python wheels as a source of libraries: installed in a folder, or as the files that a registry serves. Nothing of
-//! Python is run for it.
+//! Reads shared libraries and licences from Python wheels: installed in a folder, or as wheel files. Python is not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -8,34 +7,34 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::PackageError;
 use super::archive::{Content, Entry};
+use super::error::PackageError;
 use crate::bundle::hex;
 
 /// An installed distribution.
 #[derive(Debug, Clone)]
 pub struct Distribution {
-    /// Its name in the registry's spelling.
+    /// Its name as its metadata spells it.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Its licence as it states it.
+    /// Its licence as its metadata states it: an SPDX expression or any text.
     pub licence: String,
-    /// Distributions that it requires, each with the extra that brings it.
+    /// Normalized names of the distributions that it requires, each with the extra that adds it.
     pub requires: Vec<(String, Option<String>)>,
-    /// The same as it states them, with versions.
+    /// The same requirements as the metadata states them, with versions.
     pub requirements: Vec<String>,
     root: PathBuf,
     /// Its files, with their SHA-256 in hexadecimal digits.
     files: BTreeMap<String, Option<String>>,
 }
 
-/// A name as registries compare it.
+/// The normalized form of a distribution's name, in which registries compare names.
 pub fn normalized(name: &str) -> String {
     name.to_lowercase().replace(['_', '.'], "-")
 }
 
-/// The distributions in a folder such as site-packages, by name.
+/// The distributions in a folder such as site-packages, by normalized name.
 ///
 /// # Errors
 /// [`PackageError::Read`].
@@ -67,8 +66,9 @@ pub fn required_name(requirement: &str) -> String {
     normalized(&requirement[..end])
 }
 
+/// Parses a distribution's METADATA and RECORD files.
 fn parse(root: &Path, metadata: &str, record: &str) -> Distribution {
-    // The description follows after an empty line and may hold anything.
+    // The description follows after an empty line. It may contain lines that have the form of fields.
     let fields = || {
         metadata
             .lines()
@@ -128,17 +128,17 @@ impl Distribution {
         format!("{} {}", self.name, self.version)
     }
 
-    /// Whether it is one of NVIDIA's.
+    /// Whether it is from NVIDIA.
     pub fn is_nvidia(&self) -> bool {
         normalized(&self.name).starts_with("nvidia-")
     }
 
-    /// The shared libraries that it has, by file name.
+    /// Paths of its shared libraries, by file name.
     pub fn libraries(&self) -> BTreeMap<String, PathBuf> {
         let mut libraries = BTreeMap::new();
         for path in self.files.keys() {
             let name = path.rsplit('/').next().unwrap_or(path);
-            // NVIDIA's second builds of a library, under names that nobody asks for.
+            // Second builds of NVIDIA's libraries. No library needs these names.
             if name.contains(".alt.so") {
                 continue;
             }
@@ -151,7 +151,7 @@ impl Distribution {
         libraries
     }
 
-    /// Its licences and notices, to be put into `folder`.
+    /// Its licences and notices, as entries below `folder`.
     pub fn licences(&self, folder: &str) -> Vec<Entry> {
         let mut entries = Vec::new();
         for path in self.files.keys() {
@@ -174,15 +174,15 @@ impl Distribution {
                 });
             }
         }
-        // A notice may stand at two places of a wheel.
+        // A wheel may contain a notice twice.
         entries.dedup_by(|a, b| a.path == b.path);
         entries
     }
 
-    /// Whether a file is still the one that was installed.
+    /// Checks that a file with this hash is the one that was installed.
     ///
     /// # Errors
-    /// [`PackageError::Wheel`] for one that was changed, [`PackageError::Read`].
+    /// [`PackageError::Wheel`] if it was changed.
     pub fn check(&self, file: &Path, sha256: &str) -> Result<(), PackageError> {
         let path = file.strip_prefix(&self.root).unwrap_or(file);
         match self.files.get(&*path.to_string_lossy()) {
@@ -198,10 +198,10 @@ impl Distribution {
     }
 }
 
-/// Unpacks a wheel file into `folder`, without running anything.
+/// Unpacks a wheel file into `folder`. None of its code is run.
 ///
 /// # Errors
-/// [`PackageError::Wheel`] for a file that is no wheel.
+/// [`PackageError::Wheel`] for a file that is not a wheel.
 pub fn unpack(wheel: &Path, folder: &Path) -> Result<(), PackageError> {
     let failed = |reason: String| PackageError::Wheel {
         place: wheel.to_path_buf(),
@@ -212,13 +212,13 @@ pub fn unpack(wheel: &Path, folder: &Path) -> Result<(), PackageError> {
         .and_then(|mut archive| archive.extract(folder))
         .map_err(|error| {
             failed(format!(
-                "it is no wheel that can be unpacked ({error}); download it again"
+                "it is not a wheel that can be unpacked ({error}); download it again"
             ))
         })
 }
 
-/// The distributions that `start` brings with the given extras, and what those bring, as far as `available` has them;
-/// the others are named in the second list.
+/// The distributions that `start` requires with the given extras, directly or through others. Returns those that `available`
+/// has, and the names of the others.
 pub fn required(
     start: &Distribution,
     extras: &[&str],
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn extras_bring_what_they_require_in_turn() {
+    fn extras_add_their_distributions_and_what_these_require() {
         let gpu = parse(Path::new("/site"), METADATA, "");
         let cudnn = "Name: nvidia-cudnn-cu12\nVersion: 9.10.2\nRequires-Dist: nvidia-cublas-cu12\n";
         let cublas = "Name: nvidia-cublas-cu12\nVersion: 12.8\n";

@@ -1,4 +1,4 @@
-//! JSON as it is written: every field of an object is kept, so that one that stands there twice can be told.
+//! JSON values that keep every field of an object, so that a repeated field can be reported.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -15,7 +15,7 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// What it is, in words.
+    /// The kind of value, in words.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -27,7 +27,7 @@ impl Json {
         }
     }
 
-    /// A number as it stands there, or what else it is.
+    /// A number as it is written, or the kind of another value.
     pub fn shown(&self) -> String {
         match self {
             Self::Whole(number) => number.to_string(),
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 }
 
-/// A word that programs write for a number that JSON does not have, and the entry (from 1) that it stands in.
+/// The first NaN or infinity as programs write it, which JSON does not have, with the number of its entry (from 1).
 pub(super) fn not_a_number(text: &[u8]) -> Option<(usize, String)> {
     let (mut depth, mut entry, mut at) = (0u32, 0, 0);
     while let Some(byte) = text.get(at) {

@@ -1,11 +1,14 @@
-//! What a proposal graph gives, to boxes with scores, and from there to masks.
+//! Decodes the outputs of a proposal graph to boxes with scores, and these to masks.
 //!
-//! Followed is what Ultralytics (8.4) does with `retina_masks=True`, FastSAM's own default: masks at the frame's size,
-//! `process_mask_native`. Its other way, masks at the size of the graph's image, is coarser and not done here.
+//! Follows Ultralytics (8.4) with `retina_masks=True`, FastSAM's own default: masks at the frame's size
+//! (`process_mask_native`). Ultralytics can also make masks at the size of the graph's image, which are coarser.
 
+use ndarray::{Array2, s};
+
+use super::ProposalError;
 use super::letterbox::Letterbox;
-use super::{ProposalError, ProposalMask};
-use crate::media::mask::taps;
+use crate::masks::resample::{Part, bilinear, bilinear_part};
+use crate::masks::{CroppedMask, Logits};
 
 /// Prototypes are a quarter of the image's size.
 const PROTOTYPE_SCALE: u32 = 4;
@@ -16,7 +19,7 @@ pub(super) const HEAD: usize = 6;
 /// Values of a row of any other output before its scores: the box.
 pub(super) const BOX: usize = 4;
 
-/// One detection, in pixels of the graph's image.
+/// One row of the graph's first output, in pixels of the graph's image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// x1, y1, x2, y2.
@@ -29,27 +32,27 @@ pub struct Candidate {
     pub coefficients: Vec<f32>,
 }
 
-/// How the detections lie in the graph's first output.
+/// The layout of the graph's first output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `[1, 4 + classes + prototypes, anchors]`: centre and size of the box, a score for each class, coefficients. Many
-    /// anchors have the same object.
+    /// `[1, 4 + classes + prototypes, anchors]`: centre and size of the box, a score for each class, coefficients. Several
+    /// anchors can show the same object.
     Anchors {
-        /// Classes.
+        /// Number of classes.
         classes: usize,
-        /// Anchors.
+        /// Number of anchors.
         anchors: usize,
     },
-    /// `[1, detections, 6 + prototypes]`: corners of the box, score, class, coefficients. Each object comes once.
+    /// `[1, detections, 6 + prototypes]`: corners of the box, score, class, coefficients. Each object has one row.
     EndToEnd {
-        /// Rows, used or not.
+        /// Number of rows, including unused ones.
         detections: usize,
     },
 }
 
 impl Layout {
-    /// The layout of an output of a shape, with as many mask coefficients as there are prototypes; `None` if it has
-    /// neither. Exports never have as many anchors as an end-to-end row has values: their number is a multiple of 21.
+    /// The layout of an output with this shape, whose mask coefficients are as many as the prototypes; `None` for another
+    /// shape. The two cannot be confused: the number of anchors is a multiple of 21, unlike the values of an end-to-end row.
     pub fn of(shape: &[usize], prototypes: usize) -> Option<Self> {
         match *shape {
             [1, detections, values] if values == HEAD + prototypes => {
@@ -64,10 +67,15 @@ impl Layout {
     }
 }
 
-/// The detections with a score above `least`, in the output's order. `rows` is the whole output, row-major.
+/// The candidates with a score above `min_score`, in the output's order. `rows` is the whole output, row-major.
 ///
-/// Of an anchor's classes the best counts, the first of equal ones. What is not a number counts for nothing.
-pub fn candidates(rows: &[f32], layout: Layout, prototypes: usize, least: f32) -> Vec<Candidate> {
+/// An anchor has the class with the highest score, the first of equal ones. NaN scores are ignored.
+pub fn candidates(
+    rows: &[f32],
+    layout: Layout,
+    prototypes: usize,
+    min_score: f32,
+) -> Vec<Candidate> {
     match layout {
         Layout::Anchors { classes, anchors } => {
             let value = |row: usize, anchor: usize| rows[row * anchors + anchor];
@@ -75,7 +83,7 @@ pub fn candidates(rows: &[f32], layout: Layout, prototypes: usize, least: f32) -
                 let mut best = (0, value(BOX, anchor));
                 for class in 1..classes {
                     let score = value(BOX + class, anchor);
-                    // A comparison with what is not a number is false, also where it came first.
+                    // Comparisons with NaN are false, so a NaN of the first class has to be replaced.
                     if score > best.1 || best.1.is_nan() {
                         best = (class, score);
                     }
@@ -87,12 +95,18 @@ pub fn candidates(rows: &[f32], layout: Layout, prototypes: usize, least: f32) -
                     let (class, score) = best(anchor);
                     let [x, y, width, height] = [0, 1, 2, 3].map(|row| value(row, anchor));
                     let (w, h) = (width / 2.0, height / 2.0);
-                    candidate([x - w, y - h, x + w, y + h], score, class, least, || {
-                        let first = BOX + classes;
-                        (first..first + prototypes)
-                            .map(|row| value(row, anchor))
-                            .collect()
-                    })
+                    candidate(
+                        [x - w, y - h, x + w, y + h],
+                        score,
+                        class,
+                        min_score,
+                        || {
+                            let first = BOX + classes;
+                            (first..first + prototypes)
+                                .map(|row| value(row, anchor))
+                                .collect()
+                        },
+                    )
                 })
                 .collect()
         }
@@ -104,7 +118,7 @@ pub fn candidates(rows: &[f32], layout: Layout, prototypes: usize, least: f32) -
                     [row[0], row[1], row[2], row[3]],
                     row[4],
                     class,
-                    least,
+                    min_score,
                     || row[HEAD..].to_vec(),
                 )
             })
@@ -116,10 +130,10 @@ fn candidate(
     bbox: [f32; 4],
     score: f32,
     class: usize,
-    least: f32,
+    min_score: f32,
     coefficients: impl FnOnce() -> Vec<f32>,
 ) -> Option<Candidate> {
-    if !(score > least && score.is_finite() && bbox.iter().all(|edge| edge.is_finite())) {
+    if !(score > min_score && score.is_finite() && bbox.iter().all(|edge| edge.is_finite())) {
         return None;
     }
     Some(Candidate {
@@ -139,28 +153,8 @@ pub struct Prototypes {
     data: Vec<f32>,
 }
 
-/// A part of a plane, in its own pixels.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-}
-
-impl Part {
-    fn whole(width: usize, height: usize) -> Self {
-        Self {
-            left: 0,
-            top: 0,
-            width,
-            height,
-        }
-    }
-}
-
 impl Prototypes {
-    /// Wraps the output.
+    /// Prototypes of the graph's second output, with its shape.
     ///
     /// # Errors
     /// [`ProposalError::Output`] for another shape, or data that does not fill it.
@@ -183,24 +177,25 @@ impl Prototypes {
         }
     }
 
-    /// How many there are.
+    /// Number of prototypes.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The logits of a detection's mask at the prototypes' size.
-    fn logits(&self, coefficients: &[f32]) -> Vec<f32> {
-        let mut logits = vec![0.0; self.width * self.height];
-        let planes = self.data.chunks_exact(logits.len());
+    /// The logits of a candidate's mask at the prototypes' size.
+    fn logits(&self, coefficients: &[f32]) -> Array2<f32> {
+        let mut logits = Array2::zeros((self.height, self.width));
+        let sums = logits.as_slice_mut().unwrap_or_default();
+        let planes = self.data.chunks_exact(self.width * self.height);
         for (plane, weight) in planes.zip(coefficients) {
-            for (logit, value) in logits.iter_mut().zip(plane) {
+            for (logit, value) in sums.iter_mut().zip(plane) {
                 *logit += weight * value;
             }
         }
         logits
     }
 
-    /// The mask of a detection within its box `bbox`, which is in pixels of the frame; `None` if nothing is left.
+    /// The mask of a candidate within its box `bbox`, which is in pixels of the frame; `None` if it is empty.
     ///
     /// The logits are scaled up until the grey around the frame is whole pixels (at most to the image's size), cut to
     /// the frame and scaled to its size, bilinear without antialiasing both times. A pixel of the frame belongs to the mask
@@ -210,7 +205,7 @@ impl Prototypes {
         coefficients: &[f32],
         bbox: &[f32; 4],
         place: &Letterbox,
-    ) -> Option<ProposalMask> {
+    ) -> Option<CroppedMask> {
         let (width, height) = place.frame;
         // The first pixels from each edge on.
         let [x1, y1, x2, y2] = bbox.map(|edge| edge.max(0.0).ceil() as u32);
@@ -224,14 +219,7 @@ impl Prototypes {
         let logits = if up == 1 {
             logits
         } else {
-            let all = Part::whole(wide, high);
-            bilinear(
-                &logits,
-                self.width,
-                Part::whole(self.width, self.height),
-                (wide, high),
-                all,
-            )
+            bilinear(logits.view(), wide, high)
         };
         let (columns, rows) = fitted_within(place.frame, (wide, high));
         let before = |room: usize, used: usize| {
@@ -240,36 +228,26 @@ impl Prototypes {
                 .max(0.0) as usize
         };
         let (left, top) = (before(wide, columns), before(high, rows));
-        let cut = Part {
-            left,
-            top,
-            width: columns.min(wide - left),
-            height: rows.min(high - top),
-        };
+        let cut = logits.slice(s![
+            top..(top + rows).min(high),
+            left..(left + columns).min(wide)
+        ]);
         let within = Part {
             left: x1 as usize,
             top: y1 as usize,
             width: (x2 - x1) as usize,
             height: (y2 - y1) as usize,
         };
-        let logits = bilinear(
-            &logits,
-            wide,
-            cut,
-            (width as usize, height as usize),
-            within,
-        );
-        let data: Vec<u8> = logits.iter().map(|logit| u8::from(*logit > 0.0)).collect();
-        data.contains(&1).then_some(ProposalMask {
+        let logits = bilinear_part(cut, width as usize, height as usize, within);
+        let mask = Logits::from(logits).above(0.0);
+        (!mask.is_empty()).then_some(CroppedMask {
             left: x1,
             top: y1,
-            width: x2 - x1,
-            height: y2 - y1,
-            data,
+            mask,
         })
     }
 
-    /// 1, 2 or 4: how much the prototypes must be scaled up for the grey around the frame to be whole pixels.
+    /// The scale, 1, 2 or 4, at which the grey around the frame covers whole pixels of the prototypes.
     fn upscaling(&self, frame: (u32, u32)) -> usize {
         let scale = PROTOTYPE_SCALE as usize;
         let image = (self.width * scale, self.height * scale);
@@ -294,33 +272,6 @@ fn fitted_within(frame: (u32, u32), plane: (usize, usize)) -> (usize, usize) {
     let gain = ratio(plane.0, frame.0).min(ratio(plane.1, frame.1));
     let side = |length: u32| ((f64::from(length) * gain).round_ties_even() as usize).max(1);
     (side(frame.0), side(frame.1))
-}
-
-/// `part` of a plane of rows of `stride` values, scaled to `size` (width, height), of which only `within` is made.
-///
-/// Reference: torch's `F.interpolate(mode="bilinear", align_corners=False)`.
-fn bilinear(
-    plane: &[f32],
-    stride: usize,
-    part: Part,
-    size: (usize, usize),
-    within: Part,
-) -> Vec<f32> {
-    let columns = taps(part.width, size.0);
-    let rows = taps(part.height, size.1);
-    let columns = &columns[within.left..][..within.width];
-    let mut output = Vec::with_capacity(within.width * within.height);
-    for row in &rows[within.top..][..within.height] {
-        let line = |y: usize| &plane[(part.top + y) * stride + part.left..][..part.width];
-        let (above, below) = (line(row.low), line(row.high));
-        output.extend(columns.iter().map(|column| {
-            let across = |line: &[f32]| {
-                line[column.low] * column.weight_low + line[column.high] * column.weight_high
-            };
-            across(above) * row.weight_low + across(below) * row.weight_high
-        }));
-    }
-    output
 }
 
 #[cfg(test)]
@@ -389,16 +340,15 @@ mod tests {
             |coefficients: &[f32], bbox: [f32; 4]| prototypes.mask(coefficients, &bbox, &place);
         let all = [0.0, 0.0, 8.0, 8.0];
         let left = mask(&[1.0, 0.0], all).unwrap();
-        assert_eq!((left.width, left.height, left.area()), (8, 8, 32));
-        assert!(
-            left.data
-                .chunks_exact(8)
-                .all(|row| row == [1, 1, 1, 1, 0, 0, 0, 0])
-        );
+        let left = left.mask;
+        assert_eq!((left.width(), left.height(), left.area()), (8, 8, 32));
+        let row = [1, 1, 1, 1, 0, 0, 0, 0].map(|pixel| pixel == 1);
+        assert!(left.rows().all(|pixels| pixels == row));
         // Pixel 2 is not from 2.5 on, pixel 6 not below 6.
         let part = mask(&[0.0, 1.0], [2.5, 1.0, 6.0, 7.5]).unwrap();
-        assert_eq!((part.left, part.top, part.width, part.height), (3, 1, 3, 7));
-        assert_eq!(part.area(), 9);
+        assert_eq!((part.left, part.top), (3, 1));
+        assert_eq!((part.mask.width(), part.mask.height()), (3, 7));
+        assert_eq!(part.mask.area(), 9);
         // Nothing left: outside of the mask, and a box without a pixel.
         assert_eq!(mask(&[1.0, 0.0], [5.0, 0.0, 8.0, 8.0]), None);
         assert_eq!(mask(&[1.0, 0.0], [1.1, 0.0, 1.9, 8.0]), None);
@@ -414,8 +364,8 @@ mod tests {
         let mask = prototypes.mask(&[1.0], &[0.0, 0.0, 8.0, 4.0], &place);
         // At twice the size the rows are 5, 1.5, -5.5, -9; the frame has the two in the middle, and of these 1.5, -0.25,
         // -3.75, -5.5.
-        let mask = mask.unwrap();
-        assert_eq!((mask.area(), &mask.data[..8]), (8, &[1; 8][..]));
+        let mask = mask.unwrap().mask;
+        assert_eq!((mask.area(), &mask.pixels()[..8]), (8, &[true; 8][..]));
         // Grey of 8 pixels is one of the prototypes' on each side; that of 4 is half of one.
         let wide = Prototypes::new(&[1, 1, 16, 16], vec![0.0; 256]).unwrap();
         assert_eq!(wide.upscaling((64, 56)), 1);

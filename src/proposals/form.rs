@@ -1,29 +1,29 @@
-//! Which graphs propose objects: what a file's inputs and outputs must be like.
+//! The form of a proposal graph: its inputs, outputs and image size, read from the file.
 
 use std::path::{Path, PathBuf};
 
 use super::ProposalError;
 use super::decode::{BOX, HEAD};
-use crate::runtime::{Blank, Element, Graph, Port, Signature};
+use crate::runtime::{Element, Graph, Port, Signature, ZeroInput};
 
-/// Side of the image of a graph that takes any size, when neither the user nor the file says one: what Ultralytics takes.
-const USUAL_SIDE: u32 = 640;
+/// Side of the image of a graph that accepts any size, when neither the user nor the file states one: Ultralytics' default.
+const DEFAULT_SIDE: u32 = 640;
 
-/// Sides are multiples of this when the file does not say.
-const USUAL_STRIDE: u32 = 32;
+/// Sides are multiples of this when the file does not state a stride.
+const DEFAULT_STRIDE: u32 = 32;
 
-/// The least side of an image that anybody would ask for, and the largest.
+/// Smallest and largest side of an image, in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 32..=8192;
 
-/// What the messages expect.
+/// The inputs and outputs that messages say are expected.
 const EXPECTED: &str = "an input images of float32 or float16 [1,3,H,W], and outputs output0 [1,4+classes+32,anchors] or [1,detections,6+32] and output1 [1,32,H/4,W/4], as Ultralytics exports FastSAM and YOLO segmentation models (`yolo export model=FastSAM-s.pt format=onnx`)";
 
-/// The image that a graph takes.
+/// The size of a graph's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageSize {
-    /// One size, width and height in pixels.
+    /// One size only: width and height in pixels.
     Fixed(u32, u32),
-    /// Any whose sides are multiples of `stride`; the longer one is made `side`.
+    /// Any size with sides that are multiples of `stride`. The longer side is `side`.
     Any {
         /// Pixels.
         side: u32,
@@ -50,117 +50,41 @@ pub struct Form {
 }
 
 impl Form {
-    /// Reads the form of a graph. `side` is the longer side of the image of a graph that takes any size; a graph of one
-    /// size takes no other.
+    /// Reads the form of a graph from the file `path`. `side` is the longer side of the image, in pixels, of a graph that
+    /// accepts any size.
     ///
     /// # Errors
-    /// [`ProposalError::Form`] for a graph of another form, [`ProposalError::Side`] for a side that it does not take.
+    /// [`ProposalError::Form`] for a graph of another form, [`ProposalError::Side`] for a side that it does not accept.
     pub fn of(graph: &dyn Graph, path: &Path, side: Option<u32>) -> Result<Self, ProposalError> {
         let signature = graph.signature().unwrap_or(Signature {
             inputs: Vec::new(),
             outputs: Vec::new(),
         });
-        let unlike = |reason: String| ProposalError::Form {
+        let ports = Ports::of(&signature).map_err(|reason| ProposalError::Form {
             path: path.to_path_buf(),
             reason,
             inputs: listed(&signature.inputs),
             outputs: listed(&signature.outputs),
             expected: EXPECTED,
-        };
-        let input = match signature.inputs.as_slice() {
-            [input] => input,
-            inputs => return Err(unlike(format!("it has {} inputs", inputs.len()))),
-        };
-        let element = match input.element {
-            Some(element @ (Element::F32 | Element::F16)) => element,
-            _ => return Err(unlike(format!("its input {} is no float", input.name))),
-        };
-        let [batch, channels, height, width] = *input.shape.as_slice() else {
-            return Err(unlike(format!(
-                "its input {} has {} axes",
-                input.name,
-                input.shape.len()
-            )));
-        };
-        if batch.is_some_and(|batch| batch != 1) || channels.is_some_and(|count| count != 3) {
-            return Err(unlike(format!(
-                "its input {} is not one RGB image",
-                input.name
-            )));
-        }
-        let output = |name: &str, axes: usize| {
-            let mut fit = signature.outputs.iter().filter(|port| {
-                port.shape.len() == axes
-                    && matches!(port.element, Some(Element::F32 | Element::F16))
-            });
-            match (
-                fit.clone().count(),
-                fit.clone().find(|port| port.name == name),
-            ) {
-                (_, Some(port)) => Ok(port),
-                (1, None) => fit.next().ok_or(()),
-                _ => Err(()),
-            }
-            .map_err(|()| unlike(format!("it has no output {name} of {axes} axes")))
-        };
-        let detections = output("output0", 3)?;
-        let prototypes = output("output1", 4)?;
-        check_outputs(detections, prototypes).map_err(unlike)?;
-
-        let number = |key: &str| {
-            let text = graph.metadata(key)?;
-            // A side alone, or `[height, width]`.
-            let numbers = text.trim_matches(['[', ']', '(', ')']).split(',');
-            numbers
-                .map(|number| number.trim().parse::<u32>().ok())
-                .collect::<Option<Vec<u32>>>()?
-                .into_iter()
-                .max()
-        };
-        let pixels = |length: usize| u32::try_from(length).ok();
-        let size = match (width.and_then(pixels), height.and_then(pixels)) {
-            (Some(width), Some(height)) => {
-                if let Some(asked) = side.filter(|side| *side != width.max(height)) {
-                    return Err(ProposalError::Side {
-                        path: path.to_path_buf(),
-                        asked,
-                        expected: format!(
-                            "the graph takes images of {width}x{height} only; leave the option out, or export with dynamic=True"
-                        ),
-                    });
-                }
-                ImageSize::Fixed(width, height)
-            }
-            _ => {
-                let stride = number("stride").unwrap_or(USUAL_STRIDE).clamp(1, 1024);
-                let side = side.or_else(|| number("imgsz")).unwrap_or(USUAL_SIDE);
-                if !SIDES.contains(&side) || !side.is_multiple_of(stride) {
-                    return Err(ProposalError::Side {
-                        path: path.to_path_buf(),
-                        asked: side,
-                        expected: format!(
-                            "a multiple of {stride} from {} to {}, such as {}",
-                            SIDES.start(),
-                            SIDES.end(),
-                            side.clamp(*SIDES.start(), *SIDES.end())
-                                .next_multiple_of(stride)
-                        ),
-                    });
-                }
-                ImageSize::Any { side, stride }
-            }
-        };
+        })?;
+        let size = ports
+            .size(graph, side)
+            .map_err(|problem| ProposalError::Side {
+                path: path.to_path_buf(),
+                asked: problem.asked,
+                expected: problem.expected,
+            })?;
         Ok(Self {
-            input: input.name.clone(),
-            element,
+            input: ports.input.name.clone(),
+            element: ports.element,
             size,
-            detections: detections.name.clone(),
-            prototypes: prototypes.name.clone(),
+            detections: ports.detections.name.clone(),
+            prototypes: ports.prototypes.name.clone(),
             names: graph.metadata("names"),
         })
     }
 
-    /// The largest image that the graph is given: width and height.
+    /// Width and height of the largest image that the graph runs on, in pixels.
     pub fn largest(&self) -> (u32, u32) {
         match self.size {
             ImageSize::Fixed(width, height) => (width, height),
@@ -168,27 +92,134 @@ impl Form {
         }
     }
 
-    /// That image, all zeros, to see what the graph takes.
-    pub fn blank(&self) -> Blank {
+    /// The largest image, all zeros, to measure the graph's memory.
+    pub fn largest_input(&self) -> ZeroInput {
         let (width, height) = self.largest();
-        Blank {
+        ZeroInput {
             name: self.input.clone(),
             element: self.element,
             shape: vec![1, 3, height as usize, width as usize],
         }
     }
 
-    /// The name of a class, where the file has one.
+    /// The name of a class, if the file has one.
     pub fn class_name(&self, class: u32) -> Option<String> {
         class_name(self.names.as_deref()?, class)
     }
 }
 
-/// Whether the lengths that are known can be those of detections and their prototypes.
+/// The input and outputs of a proposal graph among those of a graph.
+struct Ports<'a> {
+    input: &'a Port,
+    element: Element,
+    height: Option<usize>,
+    width: Option<usize>,
+    detections: &'a Port,
+    prototypes: &'a Port,
+}
+
+/// A side that a graph does not accept.
+struct WrongSide {
+    asked: u32,
+    expected: String,
+}
+
+impl<'a> Ports<'a> {
+    /// # Errors
+    /// The first difference from a proposal graph.
+    fn of(signature: &'a Signature) -> Result<Self, String> {
+        let input = match signature.inputs.as_slice() {
+            [input] => input,
+            inputs => return Err(format!("it has {} inputs", inputs.len())),
+        };
+        let name = &input.name;
+        let element = match input.element {
+            Some(element @ (Element::F32 | Element::F16)) => element,
+            _ => return Err(format!("its input {name} is not float32 or float16")),
+        };
+        let [batch, channels, height, width] = *input.shape.as_slice() else {
+            return Err(format!("its input {name} has {} axes", input.shape.len()));
+        };
+        if batch.is_some_and(|batch| batch != 1) || channels.is_some_and(|count| count != 3) {
+            return Err(format!("its input {name} is not one RGB image"));
+        }
+        let detections = output(signature, "output0", 3)?;
+        let prototypes = output(signature, "output1", 4)?;
+        check_outputs(detections, prototypes)?;
+        Ok(Self {
+            input,
+            element,
+            height,
+            width,
+            detections,
+            prototypes,
+        })
+    }
+
+    /// The image's size: the graph's own, or the side that is asked for, stated by the file, or the default.
+    fn size(&self, graph: &dyn Graph, side: Option<u32>) -> Result<ImageSize, WrongSide> {
+        let pixels = |length: usize| u32::try_from(length).ok();
+        let fixed = (self.width.and_then(pixels), self.height.and_then(pixels));
+        if let (Some(width), Some(height)) = fixed {
+            return match side.filter(|side| *side != width.max(height)) {
+                None => Ok(ImageSize::Fixed(width, height)),
+                Some(asked) => Err(WrongSide {
+                    asked,
+                    expected: format!(
+                        "the graph accepts images of {width}x{height} only; use that size, or export it with dynamic=True"
+                    ),
+                }),
+            };
+        }
+        let stride = number(graph, "stride").unwrap_or(DEFAULT_STRIDE);
+        let stride = stride.clamp(1, 1024);
+        let side = side
+            .or_else(|| number(graph, "imgsz"))
+            .unwrap_or(DEFAULT_SIDE);
+        if SIDES.contains(&side) && side.is_multiple_of(stride) {
+            return Ok(ImageSize::Any { side, stride });
+        }
+        let (min, max) = (*SIDES.start(), *SIDES.end());
+        Err(WrongSide {
+            asked: side,
+            expected: format!(
+                "a multiple of {stride} from {min} to {max}, such as {}",
+                side.clamp(min, max).next_multiple_of(stride)
+            ),
+        })
+    }
+}
+
+/// The output called `name`, or the only one with as many axes.
+fn output<'a>(signature: &'a Signature, name: &str, axes: usize) -> Result<&'a Port, String> {
+    let is_float = |port: &Port| matches!(port.element, Some(Element::F32 | Element::F16));
+    let mut fit = signature
+        .outputs
+        .iter()
+        .filter(|port| port.shape.len() == axes && is_float(port));
+    let named = fit.clone().find(|port| port.name == name);
+    match (named, fit.next(), fit.next()) {
+        (Some(port), ..) | (None, Some(port), None) => Ok(port),
+        _ => Err(format!("it has no output {name} of {axes} axes")),
+    }
+}
+
+/// A number of the file's metadata: one such as `640`, or the greatest of a list such as `[480, 640]`.
+fn number(graph: &dyn Graph, key: &str) -> Option<u32> {
+    let text = graph.metadata(key)?;
+    let numbers = text.trim_matches(['[', ']', '(', ')']).split(',');
+    numbers
+        .map(|number| number.trim().parse::<u32>().ok())
+        .collect::<Option<Vec<u32>>>()?
+        .into_iter()
+        .max()
+}
+
+/// Checks that the known lengths can be those of detections and their prototypes.
 fn check_outputs(detections: &Port, prototypes: &Port) -> Result<(), String> {
     let (first, second) = (&detections.shape, &prototypes.shape);
     if first[0].or(second[0]).is_some_and(|batch| batch != 1) {
-        return Err("it takes several images at once".to_owned());
+        return Err("it runs on several images at once".to_owned());
     }
     let Some(count) = second[1] else {
         return Ok(());
@@ -204,7 +235,7 @@ fn check_outputs(detections: &Port, prototypes: &Port) -> Result<(), String> {
     ))
 }
 
-/// Ports in words, one after the other: `images float32 [1,3,?,?]`.
+/// Ports as text: `images float32 [1,3,?,?]`, separated by commas.
 fn listed(ports: &[Port]) -> String {
     if ports.is_empty() {
         return "none".to_owned();
@@ -247,7 +278,7 @@ fn class_name(names: &str, class: u32) -> Option<String> {
     }
 }
 
-/// Checks that `path` is a file that can be read, and gives its SHA-256.
+/// SHA-256 of the file `path`, in hexadecimal digits.
 ///
 /// # Errors
 /// [`ProposalError::Read`].
@@ -267,7 +298,7 @@ mod tests {
     use super::*;
     use crate::runtime::{GraphError, Tensor};
 
-    /// A graph that only says what it is.
+    /// A graph with a signature and metadata that does not run.
     struct Said {
         signature: Signature,
         metadata: BTreeMap<&'static str, &'static str>,
@@ -314,18 +345,18 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_of_one_size_takes_no_other() {
+    fn a_graph_of_one_size_accepts_no_other() {
         let graph = said(&[1, 3, 480, 640], &OUTPUTS);
         let found = form(&graph, None).unwrap();
         assert_eq!(found.size, ImageSize::Fixed(640, 480));
-        assert_eq!(found.blank().shape, [1, 3, 480, 640]);
+        assert_eq!(found.largest_input().shape, [1, 3, 480, 640]);
         assert_eq!(form(&graph, Some(640)).unwrap(), found);
         let wrong = form(&graph, Some(320)).unwrap_err();
         assert!(wrong.contains("images of 640x480 only"), "{wrong}");
     }
 
     #[test]
-    fn a_graph_of_any_size_takes_what_is_asked_for_or_what_it_was_trained_with() {
+    fn a_graph_of_any_size_has_the_side_that_is_asked_for_or_stated_in_the_file() {
         let mut graph = said(
             &[0, 3, 0, 0],
             &[("output0", &[0, 37, 0]), ("output1", &[0, 32, 0, 0])],

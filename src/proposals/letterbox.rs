@@ -1,18 +1,18 @@
-//! A frame to the image that a proposal graph takes, and coordinates back.
+//! The image of a proposal graph from a frame, and coordinates back.
 //!
-//! Followed is `LetterBox` of Ultralytics (8.4) with its defaults: the frame is scaled to fit, up or down, keeping its
-//! aspect ratio; each side is rounded, half to even; what is left of the image is grey, half of it on each side, an odd
-//! pixel at the right and at the bottom.
+//! Follows `LetterBox` of Ultralytics (8.4) with its defaults: the frame is scaled up or down to fit, keeping its aspect
+//! ratio; each side is rounded, half to even; the rest of the image is grey, half of it on each side, an odd pixel at the
+//! right and at the bottom.
 
 use crate::media::Frame;
 
-/// The grey around the frame, of 255.
+/// Value of the grey around the frame, 0 to 255.
 const GREY: u8 = 114;
 
 /// Bits of a weight in [`scale`].
 const WEIGHT_BITS: u32 = 11;
 
-/// Where a frame lies in a graph's image. All lengths are pixels.
+/// The place of a frame in a graph's image. All lengths are in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Letterbox {
     /// Width and height of the frame.
@@ -35,14 +35,14 @@ fn fitted(frame: (u32, u32), image: (u32, u32)) -> (u32, u32) {
     (side(frame.0), side(frame.1))
 }
 
-/// Pixels before what lies in the middle of `room` more.
+/// Pixels before a part in the middle that leaves `room` pixels.
 fn before(room: u32) -> u32 {
     // An odd pixel goes to the far side.
     room / 2
 }
 
 impl Letterbox {
-    /// In an image of a size that is given.
+    /// The place of a frame in an image of a given size.
     pub fn fixed(frame: (u32, u32), image: (u32, u32)) -> Self {
         let scaled = fitted(frame, image);
         Self {
@@ -54,8 +54,8 @@ impl Letterbox {
         }
     }
 
-    /// In the smallest image for a graph that takes any size: the longer side is `side`, and both are multiples of
-    /// `stride`, as `side` is taken to be.
+    /// The place of a frame in the smallest image for a graph that accepts any size: the longer side is `side`, which is a
+    /// multiple of `stride`, and the other side is a multiple of `stride`, too.
     pub fn tight(frame: (u32, u32), side: u32, stride: u32) -> Self {
         let scaled = fitted(frame, (side, side));
         let stride = stride.max(1);
@@ -72,7 +72,7 @@ impl Letterbox {
         }
     }
 
-    /// The graph's image: `[3, height, width]`, RGB, 0 to 1, of a frame of the size that this is for.
+    /// The graph's image of a frame: `[3, height, width]`, RGB, 0 to 1. The frame must have the size [`Letterbox::frame`].
     pub fn apply(&self, frame: &Frame) -> Vec<f32> {
         let (width, height) = (self.image.0 as usize, self.image.1 as usize);
         let (columns, rows) = (self.scaled.0 as usize, self.scaled.1 as usize);
@@ -96,9 +96,9 @@ impl Letterbox {
         image
     }
 
-    /// A box of the image, x1, y1, x2, y2, in pixels of the frame, within the frame.
+    /// Converts a box x1, y1, x2, y2 from pixels of the image to pixels of the frame, and clamps it to the frame.
     ///
-    /// As `scale_boxes` does it: each axis has the ratio of the rounded side.
+    /// Reference: `scale_boxes`; each axis has the ratio of its rounded side.
     pub fn to_frame(&self, bbox: [f32; 4]) -> [f32; 4] {
         let ratio = |scaled: u32, frame: u32| (f64::from(scaled) / f64::from(frame.max(1))) as f32;
         let x_ratio = ratio(self.scaled.0, self.frame.0);
@@ -143,8 +143,8 @@ fn pairs(input: usize, output: usize) -> Vec<Pair> {
 
 /// RGB bytes scaled from one size (width, height) to another: bilinear, pixel centres at halves, no antialiasing.
 ///
-/// In the integer arithmetic of OpenCV's `resize` with `INTER_LINEAR`, which the detectors are trained and run with: a
-/// value is off by one in less than 1 of 100, where OpenCV takes another way for the size.
+/// Reference: OpenCV's `resize` with `INTER_LINEAR`, which these models are trained and run with, in its integer
+/// arithmetic. Fewer than 1 of 100 values differ, by one, where OpenCV uses another method for the size.
 fn scale(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
     if from == to {
         return rgb.to_vec();

@@ -1,12 +1,13 @@
-//! Objects that a FastSAM or YOLO segmentation graph proposes on a frame, as Ultralytics exports such models to ONNX.
+//! Proposals: objects that a FastSAM or YOLO segmentation graph, as Ultralytics exports it to ONNX, sees on a frame.
 //!
-//! One look: frame to image ([`letterbox`]), one run of the graph, detections ([`decode`]), one of those that overlap
-//! ([`nms`]), boxes and masks in pixels of the frame. What a file must be like is said in [`form`].
+//! For each frame: the graph's image is made ([`letterbox`]), the graph runs, its outputs are decoded to candidates
+//! ([`decode`]), overlapping candidates are dropped ([`keep_boxes`]), and the others get boxes and masks in pixels of the
+//! frame. [`form`] describes which graphs can be used.
 
 pub mod decode;
 pub mod form;
 pub mod letterbox;
-pub mod nms;
+pub(crate) mod proposer;
 
 use std::path::PathBuf;
 
@@ -15,75 +16,29 @@ use half::f16;
 use self::decode::{Layout, Prototypes, candidates};
 use self::form::{Form, ImageSize};
 use self::letterbox::Letterbox;
+use crate::masks::CroppedMask;
+use crate::masks::nms::{BoxLimits, ScoredBox, keep_boxes};
 use crate::media::Frame;
-use crate::media::mask::BinaryMask;
-use crate::runtime::{Backend, Element, Graph, GraphError, Host, IsFull};
+use crate::runtime::{Backend, Element, Graph, GraphError, Host, IsFull, Tensor};
+use crate::size;
 
 /// The graph's role in messages and profiles.
 pub const ROLE: &str = "proposals";
 
-/// Which detections count.
+/// Which candidates of a frame become proposals.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
-    /// A score must be above this, 0 to 1.
-    pub least_score: f32,
-    /// Of two boxes of a class that overlap by more, the better one stays: intersection over union, 0 to 1.
-    pub most_iou: f32,
-    /// The best ones, at most so many.
-    pub most: usize,
-    /// Whether boxes of different classes count as overlapping too.
+pub struct ProposalOptions {
+    /// Only candidates with a score above this, 0 to 1.
+    pub min_score: f32,
+    /// Box NMS: of two boxes of one class with a greater IoU than this, 0 to 1, the one with the lower score is dropped.
+    pub max_iou: f32,
+    /// Most proposals of a frame; those with the highest scores are kept.
+    pub max_proposals: usize,
+    /// Whether boxes of different classes are compared too.
     pub class_agnostic: bool,
 }
 
-/// A mask as far as its box reaches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProposalMask {
-    /// The box's first column in the frame.
-    pub left: u32,
-    /// The box's first row in the frame.
-    pub top: u32,
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// 0 or 1, row-major, `width * height` values.
-    pub data: Vec<u8>,
-}
-
-impl ProposalMask {
-    /// Its pixels.
-    pub fn area(&self) -> u64 {
-        self.data.iter().map(|inside| u64::from(*inside)).sum()
-    }
-
-    /// How many of its pixels are in a mask of the frame's size.
-    pub fn shared(&self, whole: &BinaryMask) -> u64 {
-        let rows = self.data.chunks_exact(self.width.max(1) as usize);
-        let others = whole.data.chunks_exact(whole.width.max(1) as usize);
-        rows.zip(others.skip(self.top as usize))
-            .flat_map(|(row, other)| row.iter().zip(other.iter().skip(self.left as usize)))
-            .map(|(a, b)| u64::from(a & u8::from(*b != 0)))
-            .sum()
-    }
-
-    /// The mask in a frame of `width` x `height` pixels that its box lies in.
-    pub fn in_frame(&self, width: u32, height: u32) -> BinaryMask {
-        let mut data = vec![0; width as usize * height as usize];
-        let lines = data.chunks_exact_mut(width.max(1) as usize);
-        let rows = self.data.chunks_exact(self.width.max(1) as usize);
-        for (line, row) in lines.skip(self.top as usize).zip(rows) {
-            let line = line.iter_mut().skip(self.left as usize);
-            line.zip(row).for_each(|(pixel, value)| *pixel = *value);
-        }
-        BinaryMask {
-            width,
-            height,
-            data,
-        }
-    }
-}
-
-/// One object that may be there.
+/// One proposal: an object that the graph sees on a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     /// x1, y1, x2, y2 in pixels of the frame, within it; never empty.
@@ -93,24 +48,24 @@ pub struct Proposal {
     /// The class, from 0.
     pub class: u32,
     /// The mask, within the box; never empty.
-    pub mask: ProposalMask,
+    pub mask: CroppedMask,
 }
 
-/// Why a file proposes nothing.
+/// Why a file gives no proposals.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposalError {
-    /// The file is not there, or cannot be read.
-    #[error("--proposals {}: cannot be read: {source}; give an ONNX file", path.display())]
+    /// The file does not exist, or cannot be read.
+    #[error("proposal graph {}: cannot be read: {source}; give an ONNX file", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The library does not take it.
+    /// The library cannot load the file.
     #[error(
-        "--proposals {}: no ONNX graph that this library can load ({reason}); export the model again (`yolo export model=FastSAM-s.pt format=onnx`)",
+        "proposal graph {}: no ONNX graph that this library can load ({reason}); export the model again (`yolo export model=FastSAM-s.pt format=onnx`)",
         path.display()
     )]
     Load {
@@ -119,15 +74,15 @@ pub enum ProposalError {
         /// The library's reason.
         reason: String,
     },
-    /// A graph of another form.
+    /// The graph has other inputs or outputs than a graph that proposes objects.
     #[error(
-        "--proposals {}: not a graph that proposes objects: {reason}. Its inputs: {inputs}. Its outputs: {outputs}. Expected: {expected}",
+        "proposal graph {}: not a graph that proposes objects: {reason}. Its inputs: {inputs}. Its outputs: {outputs}. Expected: {expected}",
         path.display()
     )]
     Form {
         /// The file.
         path: PathBuf,
-        /// The first thing that is different.
+        /// The first difference.
         reason: String,
         /// Inputs with dtypes and shapes.
         inputs: String,
@@ -136,25 +91,42 @@ pub enum ProposalError {
         /// What they should be.
         expected: &'static str,
     },
-    /// An image size that the graph does not take.
-    #[error("--proposals {}: images of {asked} px: expected {expected}", path.display())]
+    /// An image size that the graph does not accept.
+    #[error("proposal graph {}: images of {asked} px: expected {expected}", path.display())]
     Side {
         /// The file.
         path: PathBuf,
-        /// Pixels.
+        /// The longer side that was asked for, in pixels.
         asked: u32,
-        /// What can be given.
+        /// The sides that it accepts.
         expected: String,
     },
-    /// An output that is not what its form says.
-    #[error("graph {ROLE} gave {got}, expected {expected}; export the model again")]
+    /// An output of another shape than a graph of its form has.
+    #[error("graph {ROLE} returned {got}, expected {expected}; export the model again")]
     Output {
-        /// What was expected.
+        /// The shape that was expected.
         expected: String,
-        /// What came.
+        /// The shape that it returned.
         got: String,
     },
-    /// The library or the device.
+    /// The graph does not fit in the memory limit.
+    #[error(
+        "{}: a run on images of {side} px needs {} of memory, {} of them weights, but the limit is {}",
+        path.display(), size::show(*needed), size::show(*weights), size::show(*limit)
+    )]
+    OverLimit {
+        /// The file.
+        path: PathBuf,
+        /// The longer side of the graph's image in pixels.
+        side: u32,
+        /// Bytes that the run needs.
+        needed: u64,
+        /// Bytes of weights among them.
+        weights: u64,
+        /// Bytes that it may take.
+        limit: u64,
+    },
+    /// The library or the device fails.
     #[error(transparent)]
     Graph(GraphError),
 }
@@ -162,7 +134,7 @@ pub enum ProposalError {
 impl From<GraphError> for ProposalError {
     fn from(error: GraphError) -> Self {
         match error {
-            // The user knows the file by its option.
+            // Only this graph is a file that the user chose, so its error names the file.
             GraphError::Load { path, reason, .. } => Self::Load { path, reason },
             other => Self::Graph(other),
         }
@@ -176,7 +148,7 @@ impl IsFull for ProposalError {
 }
 
 impl Form {
-    /// Where a frame lies in the graph's image.
+    /// The place of a frame of `width` x `height` pixels in the graph's image.
     pub fn place(&self, width: u32, height: u32) -> Letterbox {
         match self.size {
             ImageSize::Fixed(w, h) => Letterbox::fixed((width, height), (w, h)),
@@ -184,19 +156,19 @@ impl Form {
         }
     }
 
-    /// Runs a graph of this form on a frame: the best proposals, from the best score down.
+    /// Runs a graph of this form on a frame. Returns the proposals by descending score.
     ///
-    /// A detection whose box or mask is empty in the frame is none; it counts towards [`Choice::most`] all the same, as in
-    /// Ultralytics.
+    /// A candidate whose box or mask is empty in the frame is dropped, but counts towards
+    /// [`ProposalOptions::max_proposals`], as in Ultralytics.
     ///
     /// # Errors
-    /// The backend, and outputs of another form than the file says.
-    pub fn look(
+    /// The backend fails, or an output has another shape than the file states.
+    pub fn propose(
         &self,
         backend: &dyn Backend,
         graph: &mut dyn Graph,
         frame: &Frame,
-        choice: &Choice,
+        options: &ProposalOptions,
     ) -> Result<Vec<Proposal>, ProposalError> {
         let place = self.place(frame.width, frame.height);
         let image = place.apply(frame);
@@ -211,34 +183,30 @@ impl Form {
             &[&self.detections, &self.prototypes],
         )?;
         drop(image);
-        let [detections, prototypes] = outputs.as_slice() else {
-            return Err(ProposalError::Output {
-                expected: "two outputs".to_owned(),
-                got: outputs.len().to_string(),
-            });
-        };
-        let rows = backend.download(detections)?;
-        let shape = detections.shape().to_vec();
-        let prototypes = Prototypes::new(prototypes.shape(), backend.download(prototypes)?)?;
+        let (rows, layout, prototypes) = read_outputs(backend, &outputs)?;
         drop(outputs);
-        let layout =
-            Layout::of(&shape, prototypes.count()).ok_or_else(|| ProposalError::Output {
-                expected: format!(
-                    "detections [1,4+classes+{0},anchors] or [1,detections,6+{0}]",
-                    prototypes.count()
-                ),
-                got: format!("{shape:?}"),
-            })?;
-        let found = candidates(&rows, layout, prototypes.count(), choice.least_score);
-        // What comes end to end is suppressed already.
-        let most_iou = match layout {
-            Layout::Anchors { .. } => choice.most_iou,
-            Layout::EndToEnd { .. } => 1.0,
+        let candidates = candidates(&rows, layout, prototypes.count(), options.min_score);
+        // An end-to-end graph has dropped overlapping candidates already.
+        let limits = BoxLimits {
+            max_iou: match layout {
+                Layout::Anchors { .. } => options.max_iou,
+                Layout::EndToEnd { .. } => 1.0,
+            },
+            max_boxes: options.max_proposals,
+            class_agnostic: options.class_agnostic,
         };
-        let found = nms::suppress(found, most_iou, choice.most, choice.class_agnostic);
-        Ok(found
+        let boxes: Vec<ScoredBox> = candidates
+            .iter()
+            .map(|candidate| ScoredBox {
+                bbox: candidate.bbox,
+                score: candidate.score,
+                class: candidate.class,
+            })
+            .collect();
+        Ok(keep_boxes(&boxes, limits)
             .into_iter()
-            .filter_map(|candidate| {
+            .filter_map(|kept| {
+                let candidate = &candidates[kept];
                 let bbox = place.to_frame(candidate.bbox);
                 let mask = prototypes.mask(&candidate.coefficients, &bbox, &place)?;
                 Some(Proposal {
@@ -252,32 +220,24 @@ impl Form {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mask_goes_to_its_place_and_is_compared_there() {
-        let mask = ProposalMask {
-            left: 2,
-            top: 1,
-            width: 2,
-            height: 2,
-            data: vec![1, 0, 1, 1],
-        };
-        let whole = mask.in_frame(5, 4);
-        #[rustfmt::skip]
-        assert_eq!(whole.data, [
-            0, 0, 0, 0, 0,
-            0, 0, 1, 0, 0,
-            0, 0, 1, 1, 0,
-            0, 0, 0, 0, 0,
-        ]);
-        assert_eq!((mask.area(), mask.shared(&whole)), (3, 3));
-        let column = BinaryMask {
-            data: (0..20).map(|i| u8::from(i % 5 == 2)).collect(),
-            ..whole
-        };
-        assert_eq!(mask.shared(&column), 2);
-    }
+/// The graph's outputs: detections, row-major, with their layout, and the prototypes.
+fn read_outputs(
+    backend: &dyn Backend,
+    outputs: &[Tensor],
+) -> Result<(Vec<f32>, Layout, Prototypes), ProposalError> {
+    let [detections, prototypes] = outputs else {
+        return Err(ProposalError::Output {
+            expected: "two outputs".to_owned(),
+            got: outputs.len().to_string(),
+        });
+    };
+    let rows = backend.download(detections)?;
+    let shape = detections.shape();
+    let prototypes = Prototypes::new(prototypes.shape(), backend.download(prototypes)?)?;
+    let count = prototypes.count();
+    let layout = Layout::of(shape, count).ok_or_else(|| ProposalError::Output {
+        expected: format!("detections [1,4+classes+{count},anchors] or [1,detections,6+{count}]"),
+        got: format!("{shape:?}"),
+    })?;
+    Ok((rows, layout, prototypes))
 }

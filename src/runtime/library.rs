@@ -1,26 +1,27 @@
-//! Where the ONNX Runtime library is looked for: the flag, `ORT_DYLIB_PATH`, next to the executable, the project's
-//! `.venv`.
+//! Finds the ONNX Runtime library: a given path, `ORT_DYLIB_PATH`, next to the executable, or in the project's `.venv`.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::GraphError;
+#[cfg(target_os = "linux")]
+use crate::shared_library::elf::{self, ElfError};
 
 /// A library file and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Library {
     /// The file.
     pub path: PathBuf,
-    /// In words: the flag, the variable, or the place.
+    /// The flag, the variable or the place, as text.
     pub origin: String,
 }
 
-/// Finds the library; the first place that holds one wins, and a place that was named must hold one.
+/// Finds the library. A path that was given, by `flag` or by the variable, must hold one; otherwise the first place that holds one
+/// is taken.
 ///
 /// # Errors
-/// [`GraphError::LibraryMissing`] for a path that was named and holds none, [`GraphError::NoLibrary`] with all places
-/// looked at otherwise.
+/// [`GraphError::LibraryMissing`] for a given path without a library, [`GraphError::NoLibrary`] with all places otherwise.
 pub fn find(flag: Option<&Path>) -> Result<Library, GraphError> {
     if let Some(path) = flag {
         return named(path, "--ort-lib");
@@ -107,44 +108,32 @@ fn named(path: &Path, origin: &str) -> Result<Library, GraphError> {
 /// Refuses a file that the loader would map and then crash on: a truncated library raises SIGBUS, not an error.
 ///
 /// # Errors
-/// [`GraphError::LibraryLoad`] for a file that is no shared library, or shorter than its own headers say.
+/// [`GraphError::LibraryLoad`] for a file that is not a shared library, or is shorter than its headers say.
 #[cfg(target_os = "linux")]
 pub(super) fn check(library: &Library) -> Result<(), GraphError> {
-    use std::io::Read;
-
     let failed = |reason: String| GraphError::LibraryLoad {
         path: library.path.clone(),
         origin: library.origin.clone(),
         reason,
     };
-    let mut header = [0_u8; 64];
-    let size = std::fs::File::open(&library.path)
-        .and_then(|mut file| {
-            let size = file.metadata()?.len();
-            let read = file.by_ref().take(64).read(&mut header)?;
-            Ok(if read < header.len() { 0 } else { size })
+    let size = std::fs::metadata(&library.path)
+        .map_err(|error| failed(error.to_string()))?
+        .len();
+    let end = elf::length_by_header(&library.path).map_err(|error| {
+        failed(match error {
+            ElfError::Read(error) => error.to_string(),
+            ElfError::Format(_) => "it is not a 64-bit shared library".to_owned(),
         })
-        .map_err(|error| failed(error.to_string()))?;
-    if size == 0 || !header.starts_with(b"\x7fELF") {
-        return Err(failed("it is not a shared library".to_owned()));
-    }
-    // 64-bit little-endian files only; the loader itself refuses the others with a message.
-    if header[4..6] == [2, 1] {
-        let short = |at: usize| u64::from(u16::from_le_bytes([header[at], header[at + 1]]));
-        let mut offset = [0; 8];
-        offset.copy_from_slice(&header[0x28..0x30]);
-        // The section table stands at the end of a library.
-        let end = u64::from_le_bytes(offset).saturating_add(short(0x3a) * short(0x3c));
-        if end > size {
-            return Err(failed(format!(
-                "it is truncated: {size} bytes, expected at least {end}; install it again"
-            )));
-        }
+    })?;
+    if end > size {
+        return Err(failed(format!(
+            "it is truncated: {size} bytes, expected at least {end}; install it again"
+        )));
     }
     Ok(())
 }
 
-/// Other systems have loaders of their own.
+/// Loaders of other systems return an error.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn check(_: &Library) -> Result<(), GraphError> {
     Ok(())

@@ -1,7 +1,8 @@
-//! Running graphs, behind traits: the tracker knows tensors and graphs, not ONNX Runtime.
+//! Running graphs, behind the traits [`Graph`] and [`Backend`]: the tracker knows tensors and graphs, not ONNX Runtime.
 //!
-//! [`ort`] is the only module that names the library; [`recorded`] is a double for tests.
+//! `ort` is the only module that names the library; an [`Engine`] is its backend. [`recorded`] is a backend for tests.
 
+mod error;
 pub mod library;
 mod ort;
 pub mod recorded;
@@ -9,17 +10,21 @@ mod rows;
 
 use std::any::Any;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use self::ort::{Runtime, RuntimeOptions};
-use crate::size;
+use serde::{Deserialize, Serialize};
+
+pub use self::error::GraphError;
+pub(crate) use self::error::IsFull;
+pub use self::ort::{Engine, EngineOptions};
 
 /// Where graphs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// An NVIDIA GPU.
@@ -76,7 +81,7 @@ impl Element {
     }
 }
 
-/// A tensor that lies where its backend put it; cloning shares it.
+/// A tensor on its backend's device. Clones share the data.
 #[derive(Clone)]
 pub struct Tensor {
     element: Element,
@@ -85,7 +90,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Wraps a backend's own value of a dtype and shape.
+    /// Wraps a value of the backend, with its dtype and shape.
     pub fn new(element: Element, shape: Vec<usize>, value: Arc<dyn Any + Send + Sync>) -> Self {
         Self {
             element,
@@ -126,7 +131,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Data on its way to a backend.
+/// Data in host memory, to be uploaded to a backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Host {
     /// Unsigned bytes.
@@ -168,7 +173,7 @@ impl Host {
         }
     }
 
-    /// Whether there are none.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -179,39 +184,39 @@ impl Host {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Element type; `None` for one that no bundle uses.
+    /// Element type; `None` for a type that no bundle uses.
     pub element: Option<Element>,
-    /// Axes; `None` where the length is only known when the graph runs.
+    /// Length of each axis; `None` for an axis whose length is known only when the graph runs.
     pub shape: Vec<Option<usize>>,
 }
 
 /// What the arena that all graphs of a backend share holds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArenaStats {
-    /// In tensors and weights now.
+    /// Bytes in tensors and weights now.
     pub in_use: u64,
-    /// Most that was in tensors and weights at once.
+    /// The most that was in tensors and weights at once.
     pub peak_in_use: u64,
-    /// Taken from the system now. The limit bounds this.
+    /// Bytes taken from the system now. The limit bounds this.
     pub held: u64,
-    /// Most that was taken from the system at once.
+    /// The most that was taken from the system at once.
     pub peak_held: u64,
-    /// Most that it may take; `None` without a limit.
+    /// The most that it may take; `None` without a limit.
     pub limit: Option<u64>,
 }
 
-/// What went between the host and a device of its own, in bytes; nothing where graphs run in the host's memory.
+/// Bytes copied between the host and the device; 0 where graphs run in host memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copies {
-    /// Inputs that lay in the host's memory when a graph ran, counted for each run.
+    /// Inputs that were in host memory when a graph ran, counted at each run.
     pub to_device: u64,
-    /// What [`Backend::download`] fetched.
+    /// Tensors that [`Backend::download`] copied.
     pub to_host: u64,
 }
 
-/// An input that is all zeros.
+/// An input of zeros, for measuring.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blank {
+pub struct ZeroInput {
     /// The input's name.
     pub name: String,
     /// Element type.
@@ -220,16 +225,16 @@ pub struct Blank {
     pub shape: Vec<usize>,
 }
 
-/// What a graph was seen to take of the arena, in bytes.
+/// What a graph takes of the arena, as measured, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sounding {
-    /// Weights that the arena holds; those that stay mapped from their file do not count.
+pub struct MemoryProfile {
+    /// Weights that the arena holds, without those that stay mapped from their file.
     pub weights: u64,
-    /// For each run the most that was in use above the weights, its outputs included.
+    /// One a run: the most that was in use above the weights, with the run's outputs.
     pub peaks: Vec<u64>,
 }
 
-/// What a graph file takes and gives.
+/// Inputs and outputs of a graph file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
     /// Inputs.
@@ -250,47 +255,48 @@ pub struct PlacedNode {
 }
 
 /// A graph that can be run.
-pub trait Graph {
-    /// What the file itself says; `None` for a graph that is no file.
+pub trait Graph: Send {
+    /// Inputs and outputs as the file says; `None` for a graph without a file.
     fn signature(&self) -> Option<Signature> {
         None
     }
 
-    /// What whoever made the file noted in it under `key`; `None` without such a note.
+    /// The file's metadata under `key`; `None` if it has none.
     fn metadata(&self, _key: &str) -> Option<String> {
         None
     }
 
-    /// Its nodes as they run, after the library's own changes; `None` where that was not recorded
-    /// ([`RuntimeOptions::record_placement`]).
+    /// Its nodes as they run, after the library optimised the graph; `None` if that was not recorded
+    /// ([`EngineOptions::record_placement`]).
     ///
     /// # Errors
-    /// A library that does not say.
+    /// The library does not answer.
     fn placement(&self) -> Result<Option<Vec<PlacedNode>>, GraphError> {
         Ok(None)
     }
 
-    /// Gives outputs of fixed shape places of their own, now, which every run writes anew: for outputs that nobody uses
-    /// any more when the graph runs again. A backend that has no need of it does nothing.
+    /// Allocates buffers for outputs of fixed shape, which every run then overwrites. Only for outputs that are not used any more
+    /// when the graph runs again. A backend that does not need it does nothing.
     ///
     /// # Errors
-    /// An output that is unknown or has no fixed shape, or no memory.
+    /// An output that is unknown or has no fixed shape; [`GraphError::ArenaFull`].
     fn keep_outputs(&mut self, _outputs: &[&str]) -> Result<(), GraphError> {
         Ok(())
     }
 
-    /// What the graph's arena holds; `None` for a graph without one.
+    /// What the graph's arena holds; `None` for a graph without an arena.
     ///
     /// # Errors
-    /// A library that does not say.
+    /// The library does not answer.
     fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         Ok(None)
     }
 
-    /// Runs the graph on inputs by name and returns the outputs asked for, in that order, on the backend's device.
+    /// Runs the graph on inputs by name and returns the outputs that `outputs` names, in that order, on the backend's device.
     ///
     /// # Errors
-    /// An input that is missing, unknown or of a wrong shape or dtype; a failure of the backend (out of memory, …).
+    /// [`GraphError::Run`] for an input that is missing, unknown, or of a wrong shape or dtype, and for a failure of the library;
+    /// [`GraphError::ArenaFull`]; [`GraphError::Tensor`] for an unknown output.
     fn run(
         &mut self,
         inputs: &[(&str, &Tensor)],
@@ -298,10 +304,10 @@ pub trait Graph {
     ) -> Result<Vec<Tensor>, GraphError>;
 }
 
-/// A graph's outputs, as many as were asked for.
+/// A graph's outputs as an array.
 ///
 /// # Errors
-/// [`GraphError::Tensor`] for another number.
+/// [`GraphError::Tensor`] if they are not `N`.
 pub(crate) fn exactly<const N: usize>(
     role: &str,
     outputs: Vec<Tensor>,
@@ -314,24 +320,25 @@ pub(crate) fn exactly<const N: usize>(
     })
 }
 
-/// A device with its graphs and tensors.
-pub trait Backend {
-    /// Prepares a graph file.
+/// A device that loads graphs and holds tensors.
+pub trait Backend: Send + Sync {
+    /// Loads a graph file. `role` names it in errors.
     ///
     /// # Errors
-    /// A file that the library refuses, or a provider that cannot run it.
+    /// [`GraphError::Load`] for a file that the library refuses, [`GraphError::Provider`] for a provider that does not work,
+    /// [`GraphError::ArenaFull`], and [`GraphError::OtherArena`].
     fn load(&self, role: &str, path: &Path) -> Result<Box<dyn Graph>, GraphError>;
 
-    /// What the arena of all graphs holds; `None` for a backend without one, or before its first graph.
+    /// What the arena of all graphs holds; `None` for a backend without an arena, and before its first graph.
     ///
     /// # Errors
-    /// A library that does not say.
+    /// The library does not answer.
     fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         Ok(None)
     }
 
-    /// Makes the arena hold `bytes` bytes in all, in one region beside what it holds already, so that a limit or a
-    /// device that cannot give them shows now and not on some frame. A backend without an arena has nothing to do.
+    /// Makes the arena hold `bytes` bytes in all: one region in addition to what it holds already. If a limit or the device does not
+    /// allow that, the error comes now and not on some frame. A backend without an arena does nothing.
     ///
     /// # Errors
     /// [`GraphError::ArenaFull`].
@@ -339,182 +346,48 @@ pub trait Backend {
         Ok(())
     }
 
-    /// Whether attention wants values as wide as keys here.
+    /// Whether attention needs values as wide as keys.
     ///
-    /// ONNX Runtime's memory-efficient kernel for CUDA is compiled for widths of up to 64, up to 128, or any, and chosen by
-    /// that of the values alone: where keys need a wider one, what it returns is wrong, and not the same twice (seen on an
-    /// H100 with 1.26.0 and 1.31.1). It serves wherever cuDNN's flash attention does not.
+    /// ONNX Runtime's memory-efficient kernel for CUDA is compiled for widths of up to 64, up to 128, or any, and is chosen by the
+    /// width of the values alone. Where keys are wider than that, its result is wrong, and differs from run to run (seen on an H100
+    /// with 1.26.0 and 1.31.1). It is used wherever cuDNN's flash attention is not.
     fn wants_equal_widths(&self) -> bool {
         false
     }
 
-    /// What went between the host and the device so far.
+    /// Bytes copied between the host and the device so far.
     fn copies(&self) -> Copies {
         Copies::default()
     }
 
-    /// Moves data to where graphs take it; `shape` is the whole shape.
+    /// Makes a tensor of `shape` from host data.
     ///
     /// # Errors
-    /// A shape that does not fit the data, or no memory.
+    /// A shape that does not fit the data, or a failure of the device.
     fn upload(&self, shape: &[usize], data: Host) -> Result<Tensor, GraphError>;
 
-    /// A tensor without elements (one axis is 0).
+    /// Makes a tensor without elements: one axis has length 0.
     ///
     /// # Errors
-    /// A shape that has elements.
+    /// A shape without an axis of length 0.
     fn empty(&self, element: Element, shape: &[usize]) -> Result<Tensor, GraphError>;
 
-    /// The elements of a float tensor of any width as f32.
+    /// Copies a tensor of f32, f16 or bf16 to the host, as f32.
     ///
     /// # Errors
-    /// A tensor of integers.
+    /// A tensor of another dtype, or a failure of the device.
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>, GraphError>;
 
-    /// Rows (slices of the first axis) of several tensors that differ in it only, one after the other, as a new tensor
-    /// on the device.
+    /// Copies rows (slices of the first axis) of one or more tensors into a new tensor, one after the other. The tensors may differ in
+    /// the length of the first axis only.
     ///
     /// # Errors
     /// No source, sources of different shapes or dtypes, or a row past the end.
     fn gather_rows(&self, sources: &[(&Tensor, Vec<usize>)]) -> Result<Tensor, GraphError>;
 
-    /// `[rows, tokens_i, …]` tensors that differ in their second axis only, side by side along it.
+    /// Joins tensors `[rows, tokens_i, …]` along their second axis. They may differ in the length of that axis only.
     ///
     /// # Errors
     /// No tensor, or tensors of different shapes or dtypes.
     fn concat_tokens(&self, tensors: &[&Tensor]) -> Result<Tensor, GraphError>;
-}
-
-/// What can go wrong below the tracker.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GraphError {
-    /// No library was found in any of the usual places.
-    #[error(
-        "no ONNX Runtime library found; looked for:\n{}\ninstall one with `pip install onnxruntime` into .venv, or name \
-         it with --ort-lib or ORT_DYLIB_PATH",
-        looked.iter().map(|place| format!("  - {place}")).collect::<Vec<_>>().join("\n")
-    )]
-    NoLibrary {
-        /// Places in the order in which they were tried.
-        looked: Vec<String>,
-    },
-    /// A library was named that is not there.
-    #[error("ONNX Runtime library {}: {reason} ({origin}); give the path of libonnxruntime.so or of its folder", path.display())]
-    LibraryMissing {
-        /// The path as given.
-        path: PathBuf,
-        /// Flag or variable that named it.
-        origin: String,
-        /// Why it cannot serve.
-        reason: String,
-    },
-    /// The library is there and cannot be used.
-    #[error("ONNX Runtime library {} ({origin}) cannot be loaded: {reason}", path.display())]
-    LibraryLoad {
-        /// The library.
-        path: PathBuf,
-        /// How it was found.
-        origin: String,
-        /// The loader's reason.
-        reason: String,
-    },
-    /// The library is older than the interface that this program uses.
-    #[error(
-        "ONNX Runtime library {} ({origin}) is version {found}, expected 1.{needed} or later; install a later one with \
-         `pip install --upgrade onnxruntime` or name another with --ort-lib",
-        path.display()
-    )]
-    LibraryTooOld {
-        /// The library.
-        path: PathBuf,
-        /// How it was found.
-        origin: String,
-        /// Its version.
-        found: String,
-        /// Least minor version.
-        needed: u32,
-    },
-    /// The library has no such provider, or the provider cannot serve.
-    #[error("provider {provider} cannot serve with ONNX Runtime {version} at {}: {reason}; {advice}", library.display())]
-    Provider {
-        /// The provider that was asked for.
-        provider: Provider,
-        /// Version of the library.
-        version: String,
-        /// The library.
-        library: PathBuf,
-        /// The library's reason.
-        reason: String,
-        /// What to do.
-        advice: String,
-    },
-    /// A graph file is refused.
-    #[error("graph {role} ({}) cannot be prepared: {reason}", path.display())]
-    Load {
-        /// The graph's role in the bundle.
-        role: String,
-        /// Its file.
-        path: PathBuf,
-        /// The library's reason.
-        reason: String,
-    },
-    /// A graph fails while running.
-    #[error("graph {role} failed: {reason}")]
-    Run {
-        /// The graph's role in the bundle.
-        role: String,
-        /// The library's reason.
-        reason: String,
-    },
-    /// The arena has no room, under its limit or on the device.
-    #[error(
-        "{what} needs {}, but the arena already holds {} and {}: {reason}; give a higher --mem-limit, a smaller --chunk, \
-         fewer objects, or a bundle of a lower resolution",
-        requested.map_or("more memory".to_owned(), |bytes| format!("{} more", size::show(bytes))),
-        size::show(*held),
-        limit.map_or("the device has no more".to_owned(), |limit| format!("its limit is {}", size::show(limit))),
-    )]
-    ArenaFull {
-        /// The graph or operation.
-        what: String,
-        /// Bytes asked for at once, where the library says so.
-        requested: Option<u64>,
-        /// Bytes that the arena holds.
-        held: u64,
-        /// Its limit in bytes.
-        limit: Option<u64>,
-        /// The library's reason.
-        reason: String,
-    },
-    /// A tensor is not what the operation takes.
-    #[error("tensor {name}: expected {expected}, got {got}")]
-    Tensor {
-        /// Its name, or the operation.
-        name: String,
-        /// What was expected.
-        expected: String,
-        /// What came.
-        got: String,
-    },
-    /// Moving or making a tensor fails.
-    #[error("{operation} failed: {reason}")]
-    Device {
-        /// What was attempted.
-        operation: String,
-        /// The library's reason.
-        reason: String,
-    },
-}
-
-/// An error that may say that the arena is full.
-pub(crate) trait IsFull {
-    /// Whether it does.
-    fn is_full(&self) -> bool;
-}
-
-impl IsFull for GraphError {
-    fn is_full(&self) -> bool {
-        matches!(self, Self::ArenaFull { .. })
-    }
 }

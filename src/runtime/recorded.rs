@@ -1,4 +1,4 @@
-//! A backend without a library, for tests: tensors live in vectors, and graphs are closures.
+//! A backend without a library, for tests: tensors are vectors, and graphs are closures.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Backend, Element, Graph, GraphError, Host, Tensor, rows};
 
-/// What a recorded graph does with its inputs: `(shape, elements)` by name to the same for each output asked for.
+/// What a recorded graph does: from inputs by name to outputs by name.
 pub type Behaviour = Arc<dyn Fn(&BTreeMap<String, Value>) -> BTreeMap<String, Value> + Send + Sync>;
 
 /// A tensor's contents, every element as f32.
@@ -33,13 +33,13 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Has it want values as wide as keys, as a GPU does.
+    /// Sets [`Backend::wants_equal_widths`], as on a GPU.
     pub fn with_equal_widths(mut self) -> Self {
         self.equal_widths = true;
         self
     }
 
-    /// Says what the graph of a role does.
+    /// Sets what the graph of a role does.
     pub fn with(mut self, role: &str, behaviour: Behaviour) -> Self {
         self.behaviours.insert(role.to_owned(), behaviour);
         self
@@ -51,7 +51,7 @@ impl Recorded {
         loaded.iter().map(|(role, _)| role.clone()).collect()
     }
 
-    /// Roles of the graphs that are there now, in the order in which they were loaded.
+    /// Roles of the graphs that are loaded now, in the order in which they were loaded.
     pub fn open(&self) -> Vec<String> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let open = loaded.iter().filter(|(_, open)| *open);

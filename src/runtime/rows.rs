@@ -1,10 +1,10 @@
-//! What moving slices between tensors needs, whichever device does it.
+//! Which slices are copied between tensors, for any device.
 
 use std::collections::HashMap;
 
 use super::{Element, Graph, GraphError, Tensor};
 
-/// The two ways in which slices are put together.
+/// How slices are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Join {
     /// Chosen rows, one after the other along the first axis.
@@ -13,7 +13,7 @@ pub(super) enum Join {
     Tokens,
 }
 
-/// What a graph that moves slices is built for.
+/// What a graph that joins tensors depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub join: Join,
@@ -22,10 +22,10 @@ pub(super) struct Key {
     pub sources: usize,
 }
 
-/// Graphs that were built so far.
-pub(super) type JoinGraphs = HashMap<Key, Box<dyn Graph + Send>>;
+/// Graphs that join tensors, made so far.
+pub(super) type JoinGraphs = HashMap<Key, Box<dyn Graph>>;
 
-/// A result's shape, and what to copy: for each slice its source, its first byte there and its length.
+/// The shape of a result, and its slices: the number of the source, the first byte there and the length in bytes.
 pub(super) struct Plan {
     pub key: Key,
     pub shape: Vec<usize>,

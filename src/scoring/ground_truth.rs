@@ -15,13 +15,13 @@ const MOST_GREYS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum GroundTruthError {
     /// The path is no folder.
-    #[error("--gt {}: no such folder; give a folder of index PNGs, one for each annotated frame", dir.display())]
+    #[error("the ground truth {}: no such folder; give a folder of index PNGs, one for each annotated frame", dir.display())]
     NoFolder {
         /// The path as given.
         dir: PathBuf,
     },
     /// The folder cannot be read.
-    #[error("--gt {}: the folder cannot be read", dir.display())]
+    #[error("the ground truth {}: the folder cannot be read", dir.display())]
     Read {
         /// The folder.
         dir: PathBuf,
@@ -31,7 +31,7 @@ pub enum GroundTruthError {
     },
     /// The folder holds nothing that could be ground truth.
     #[error(
-        "--gt {}: the folder holds no PNG, expected one for each annotated frame, such as 00000.png{}",
+        "the ground truth {}: the folder holds no PNG, expected one for each annotated frame, such as 00000.png{}",
         dir.display(),
         masks.as_ref().map_or(String::new(), |masks| format!("; did you mean {}?", masks.display()))
     )]
@@ -89,7 +89,7 @@ pub enum GroundTruthError {
         got: (u32, u32),
     },
     /// A file that cannot be read as an index PNG.
-    #[error("--gt: the ground truth cannot be used")]
+    #[error("the ground truth cannot be used")]
     Unusable(#[from] MediaError),
     /// A grey image with too many values.
     #[error(
@@ -105,7 +105,7 @@ pub enum GroundTruthError {
     },
     /// No file shows an object.
     #[error(
-        "--gt {}: no PNG shows an object: all labels are 0 (background){}; label the pixels of an object with its id",
+        "the ground truth {}: no PNG shows an object: all labels are 0 (background){}; label the pixels of an object with its id",
         dir.display(),
         if *ignored { format!(" or {IGNORED} (ignored)") } else { String::new() }
     )]

@@ -8,14 +8,19 @@ mod boundary;
 pub mod ground_truth;
 pub mod matching;
 mod overlap;
+pub mod report;
+pub(crate) mod scorer;
 mod summary;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use boundary::Crop;
 pub use boundary::tolerance;
 pub use overlap::Overlaps;
 pub use summary::Means;
+
+use crate::masks::Iou;
 
 /// The label of pixels that are not judged; never an object.
 pub const IGNORED: u16 = 255;
@@ -45,6 +50,36 @@ pub struct SizeError {
     pub expected: usize,
     /// Labels of the result.
     pub got: usize,
+}
+
+/// Why a run cannot be scored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScoringError {
+    /// The ground truth changed since it was checked.
+    #[error("the ground truth changed during the run")]
+    Changed(#[from] ground_truth::GroundTruthError),
+    /// Label maps of different sizes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// The run's masks cannot be read again.
+    #[error(transparent)]
+    Masks(#[from] crate::media::MediaError),
+    /// No annotated frame is tracked.
+    #[error("the ground truth {}: no PNG stands for a frame that is tracked", dir.display())]
+    NoFrame {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// No annotated frame comes after an object's first prompt.
+    #[error(
+        "the ground truth {}: nothing can be scored: no frame after an object's first prompt is annotated (frames up to and with it do not count); annotate later frames",
+        dir.display()
+    )]
+    NothingAfterPrompts {
+        /// The folder.
+        dir: PathBuf,
+    },
 }
 
 impl SizeError {
@@ -97,8 +132,8 @@ pub fn score_frame(
         let crop = Crop::around(extent.bounds, size);
         let outline = |map: &[u16]| crop.outline(map, expected, *object);
         Score {
-            j: extent.both as f64 / (extent.expected + extent.got - extent.both) as f64,
-            f: boundary::f_measure(&outline(expected), &outline(got), crop.width(), radius),
+            j: Iou::of_areas(extent.expected, extent.got, extent.both).or(1.0),
+            f: boundary::f_measure(&outline(expected), &outline(got), radius),
         }
     };
     Ok(objects.iter().map(score).collect())

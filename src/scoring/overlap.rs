@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{IGNORED, SizeError};
+use crate::masks::Iou;
 
 /// Pixels of the labels of two maps, and of each pair of labels that meet. Background (0) is no label.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,12 +51,12 @@ impl Overlaps {
         Ok(overlaps)
     }
 
-    /// Intersection over union of a label of the ground truth and one of the result, 0 to 1.
+    /// Intersection over union of a label of the ground truth and one of the result, 0 to 1; 0 if no pixel has either.
     pub fn iou(&self, expected: u16, got: u16) -> f64 {
         let pixels = |map: &BTreeMap<u16, u64>, label| map.get(&label).copied().unwrap_or(0);
         let both = self.both.get(&(expected, got)).copied().unwrap_or(0);
-        let either = pixels(&self.expected, expected) + pixels(&self.got, got) - both;
-        both as f64 / either.max(1) as f64
+        let areas = (pixels(&self.expected, expected), pixels(&self.got, got));
+        Iou::of_areas(areas.0, areas.1, both).or(0.0)
     }
 }
 
@@ -74,6 +75,8 @@ mod tests {
         assert_eq!(overlaps.iou(1, 7), 0.5);
         assert_eq!(overlaps.iou(2, 7), 0.25);
         assert_eq!(overlaps.iou(2, 8), 0.0);
+        // Labels that no pixel has.
+        assert_eq!(overlaps.iou(5, 9), 0.0);
         assert!(Overlaps::of(&expected, &got[1..], 4, 2).is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::tracker::memory_bank::BankError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrackError {
-    /// A graph or the device.
+    /// A graph or the device fails.
     #[error("frame {frame}: {source}")]
     Graph {
         /// The frame.
@@ -15,9 +15,9 @@ pub enum TrackError {
         /// The cause.
         source: GraphError,
     },
-    /// The memory bank.
+    /// The memory bank cannot serve a recall.
     #[error("frame {frame}: {source}")]
-    Bank {
+    MemoryBank {
         /// The frame.
         frame: usize,
         /// The cause.
@@ -26,7 +26,7 @@ pub enum TrackError {
     /// A graph cannot be prepared.
     #[error(transparent)]
     Load(GraphError),
-    /// The manifest asks for something that this program does not know.
+    /// The manifest asks for something that this program does not support.
     #[error(
         "the bundle's {field} is {got}, expected {expected}; export it again with a matching snow-export"
     )]
@@ -54,7 +54,7 @@ pub enum TrackError {
         /// What the file says.
         got: String,
     },
-    /// A prompt came late.
+    /// A prompt is for another frame than the one that is tracked.
     #[error(
         "frame {frame}: a prompt of object {object} is for frame {meant}; frames go forward only"
     )]

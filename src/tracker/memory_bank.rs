@@ -1,55 +1,55 @@
-//! The memory bank of objects that share their history: owns the tensors, on the device, and carries out a recall.
+//! The memory bank of a cohort: owns the tensors, which stay on the device, and lays out what a frame recalls.
 
 use std::collections::BTreeMap;
 
 use crate::runtime::{Backend, Element, GraphError, Tensor};
-use crate::tracker::memory_policy::Recall;
+use crate::tracker::memory_policy::{Reachable, Recall};
 
-/// What one frame left of a group of objects; row `i` is the group's object `i`.
+/// What one frame left of a cohort. Row `i` of each tensor is the cohort's object `i`.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// `[objects, tokens, channels]`; absent once no later frame can recall it.
+pub struct MemoryEntry {
+    /// Memory features, `[objects, tokens, channels]`; `None` once no later frame can recall them.
     pub memory: Option<Tensor>,
-    /// `[objects, pointer tokens, channels]`.
+    /// Object pointers, `[objects, pointer tokens, channels]`.
     pub pointer: Tensor,
 }
 
-/// Entries by frame.
+/// The memory entries of a cohort, by frame.
 #[derive(Debug, Clone, Default)]
-pub struct Bank {
-    entries: BTreeMap<usize, Entry>,
+pub struct MemoryBank {
+    entries: BTreeMap<usize, MemoryEntry>,
 }
 
-/// Shape of the slots of the memory attention graph.
+/// The inputs of the memory attention graph for what is recalled.
 #[derive(Debug, Clone, Copy)]
 pub struct Slots {
-    /// Number of memory inputs.
+    /// Number of inputs for memory features, one frame each.
     pub memories: usize,
-    /// Number of inputs for pointers of tracked frames, one frame each, by distance.
+    /// Number of inputs for object pointers of tracked frames, one frame each, by distance.
     pub pointers: usize,
-    /// Channels of a memory and of a pointer token.
+    /// Channels of memory features and of a pointer token.
     pub channels: usize,
-    /// Dtype of a memory.
+    /// Dtype of memory features.
     pub memory_element: Element,
-    /// Dtype of a pointer.
+    /// Dtype of object pointers.
     pub pointer_element: Element,
 }
 
-/// Tensors that stand ready for the memory attention graph.
+/// What a frame recalls, as inputs of the memory attention graph.
 #[derive(Debug)]
-pub struct Recalled {
-    /// One a slot, `[objects, tokens or 0, channels]`.
+pub struct RecalledTensors {
+    /// Memory features, one tensor a slot, `[objects, tokens or 0, channels]`.
     pub memories: Vec<Tensor>,
-    /// Pointers of the conditioning frames, `[objects, frames * pointer tokens, channels]`.
-    pub cond_pointers: Tensor,
-    /// One a distance from 1, `[objects, pointer tokens or 0, channels]`.
+    /// Object pointers of the conditioning frames, `[objects, frames * pointer tokens, channels]`.
+    pub conditioning_pointers: Tensor,
+    /// Object pointers of tracked frames, one tensor a distance from 1, `[objects, pointer tokens or 0, channels]`.
     pub pointers: Vec<Tensor>,
 }
 
 /// A recall that the bank cannot serve: an error of this program, not of its input.
 #[derive(Debug, thiserror::Error)]
 pub enum BankError {
-    /// The policy names a frame that left nothing.
+    /// The policy recalls a frame that the bank does not hold.
     #[error(
         "the memory bank has no {what} of frame {frame} (it holds frames {held:?}); please report this"
     )]
@@ -58,7 +58,7 @@ pub enum BankError {
         what: &'static str,
         /// The frame.
         frame: usize,
-        /// Frames that are there.
+        /// Frames that the bank holds.
         held: Vec<usize>,
     },
     /// The graph has too few slots.
@@ -76,28 +76,29 @@ pub enum BankError {
     Graph(#[from] GraphError),
 }
 
-impl Bank {
-    /// Puts what `frame` left, in place of what it left before.
-    pub fn insert(&mut self, frame: usize, entry: Entry) {
+impl MemoryBank {
+    /// Puts the entry of `frame`, in place of an earlier one of the same frame.
+    pub fn insert(&mut self, frame: usize, entry: MemoryEntry) {
         self.entries.insert(frame, entry);
     }
 
-    /// Frames that left something.
+    /// Frames that have an entry, in ascending order.
     pub fn frames(&self) -> impl Iterator<Item = usize> + '_ {
         self.entries.keys().copied()
     }
 
     /// Bytes of all tensors.
     pub fn bytes(&self) -> usize {
-        let entry =
-            |entry: &Entry| entry.memory.as_ref().map_or(0, Tensor::bytes) + entry.pointer.bytes();
+        let entry = |entry: &MemoryEntry| {
+            entry.memory.as_ref().map_or(0, Tensor::bytes) + entry.pointer.bytes()
+        };
         self.entries.values().map(entry).sum()
     }
 
-    /// Drops memories and pointers for which `keep(frame)` says (memory, pointer) no longer matter.
-    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> (bool, bool)) {
+    /// Drops memory features and object pointers that are no longer reachable, as `reachable` says for each frame.
+    pub fn retain(&mut self, mut reachable: impl FnMut(usize) -> Reachable) {
         self.entries.retain(|&frame, entry| {
-            let (memory, pointer) = keep(frame);
+            let Reachable { memory, pointer } = reachable(frame);
             if !memory {
                 entry.memory = None;
             }
@@ -113,7 +114,7 @@ impl Bank {
         Self::gather(backend, &[(self, rows.to_vec())])
     }
 
-    /// Rows of several banks that hold the same frames, one bank after the other.
+    /// A bank of rows of several banks that hold the same frames, one bank after the other.
     ///
     /// # Errors
     /// The device, or a row that does not exist.
@@ -143,7 +144,7 @@ impl Bank {
             };
             entries.insert(
                 frame,
-                Entry {
+                MemoryEntry {
                     memory,
                     pointer: backend.gather_rows(&pointers)?,
                 },
@@ -152,17 +153,18 @@ impl Bank {
         Ok(Self { entries })
     }
 
-    /// Lays out what `recall` names in the graph's slots; slots that stay unused get empty tensors.
+    /// Puts what `recall` names into the graph's slots, for a cohort of `objects` objects. Unused slots get empty tensors.
     ///
     /// # Errors
-    /// See [`BankError`].
+    /// [`BankError::Missing`] for a frame that the bank does not hold, [`BankError::Slots`] if the graph has too few slots, and
+    /// [`BankError::Graph`] if the device fails.
     pub fn recall(
         &self,
         backend: &dyn Backend,
         slots: Slots,
         objects: usize,
         recall: &Recall,
-    ) -> Result<Recalled, BankError> {
+    ) -> Result<RecalledTensors, BankError> {
         if recall.memories.len() > slots.memories {
             return Err(BankError::Slots {
                 needed: recall.memories.len(),
@@ -187,7 +189,7 @@ impl Bank {
                 *slot = pointer.clone();
             }
         }
-        let cond_pointers = match recall.cond_pointers.as_slice() {
+        let conditioning_pointers = match recall.conditioning_pointers.as_slice() {
             [] => empty_pointer,
             [one] => self.pointer(one.frame)?.clone(),
             many => {
@@ -198,9 +200,9 @@ impl Bank {
                 backend.concat_tokens(&pointers)?
             }
         };
-        Ok(Recalled {
+        Ok(RecalledTensors {
             memories,
-            cond_pointers,
+            conditioning_pointers,
             pointers,
         })
     }

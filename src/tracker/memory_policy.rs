@@ -1,6 +1,6 @@
-//! Pure memory decisions of the tracker: which frames an object recalls, and which it may still need.
+//! Which frames an object recalls, and which it may still need. Pure functions, without tensors.
 //!
-//! No tensors here. The rules are those of `Sam3TrackerVideoModel` in transformers
+//! The rules are those of `Sam3TrackerVideoModel` in transformers
 //! (`_select_closest_cond_frames`, `_gather_memory_frame_outputs`, `_get_object_pointers`, `_use_multimask`), for
 //! tracking forward in time; the golden files under `tests/fixtures/policy` were recorded from it.
 
@@ -13,13 +13,13 @@ pub use super::memory_selection::{Selection, memory_score};
 pub struct Parameters {
     /// Length of the temporal table: one row for conditioning frames, the others for the frames before.
     pub num_maskmem: usize,
-    /// At most this many conditioning frames are attended to.
+    /// Most conditioning frames whose memory features are recalled.
     pub max_cond_frames: usize,
-    /// Object pointers of tracked frames reach back fewer than this many frames.
+    /// Object pointers of tracked frames are recalled from fewer than this many frames back.
     pub max_object_pointers: usize,
     /// Whether the mask decoder may choose among several masks at all.
     pub multimask_output_in_sam: bool,
-    /// Whether it may on frames that are no initial conditioning frames.
+    /// Whether it may on frames that are not initial conditioning frames.
     pub multimask_output_for_tracking: bool,
     /// Fewest points for which it chooses.
     pub multimask_min_points: usize,
@@ -33,8 +33,8 @@ pub struct Parameters {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// Conditioning frames (those with a prompt), in the order in which they were prompted.
-    pub cond: Vec<usize>,
-    /// Tracked frames; the tracker forgets those that no later frame can recall.
+    pub conditioning: Vec<usize>,
+    /// Tracked frames, without those that no later frame can recall.
     pub tracked: BTreeSet<usize>,
     /// Those of the tracked frames whose [`memory_score`] is not above [`Parameters::memory_selection`].
     pub weak: BTreeSet<usize>,
@@ -58,20 +58,20 @@ pub struct PointerRef {
     pub distance: usize,
 }
 
-/// What an object recalls on a frame, in the reference's order.
+/// What an object recalls on a frame, in the order of transformers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recall {
     /// Conditioning frames first, then the frames before, oldest first.
     pub memories: Vec<MemoryRef>,
-    /// Pointers of all conditioning frames that are not in the future.
-    pub cond_pointers: Vec<PointerRef>,
-    /// Pointers of tracked frames, nearest first.
+    /// Object pointers of all conditioning frames that are not in the future.
+    pub conditioning_pointers: Vec<PointerRef>,
+    /// Object pointers of tracked frames, nearest first.
     pub pointers: Vec<PointerRef>,
 }
 
 /// How many pointer distances count in a clip of `num_frames` frames.
 ///
-/// The reference divides distances by this number less one, so that the length of a short clip shows in its results.
+/// transformers divides distances by this number less one, so the results of a short clip depend on its length.
 pub fn pointer_horizon(parameters: &Parameters, num_frames: usize) -> usize {
     num_frames.min(parameters.max_object_pointers)
 }
@@ -85,7 +85,7 @@ pub fn recall(
     num_frames: usize,
 ) -> Recall {
     let (selected, unselected) =
-        select_cond_frames(&history.cond, frame, parameters.max_cond_frames);
+        select_cond_frames(&history.conditioning, frame, parameters.max_cond_frames);
     let mut memories: Vec<MemoryRef> = selected
         .iter()
         .map(|&frame| MemoryRef {
@@ -93,8 +93,8 @@ pub fn recall(
             time_row: parameters.num_maskmem - 1,
         })
         .collect();
-    let cond_pointers = history
-        .cond
+    let conditioning_pointers = history
+        .conditioning
         .iter()
         .filter_map(|&cond| {
             frame.checked_sub(cond).map(|distance| PointerRef {
@@ -113,12 +113,12 @@ pub fn recall(
     memories.extend(recent);
     Recall {
         memories,
-        cond_pointers,
+        conditioning_pointers,
         pointers,
     }
 }
 
-/// Memories and pointers of the frames just before, whatever their masks are like.
+/// Memory entries and object pointers of the frames just before, without a selection.
 fn last_frames(
     parameters: &Parameters,
     history: &History,
@@ -144,8 +144,9 @@ fn last_frames(
     (memories.collect(), pointers.collect())
 }
 
-/// Splits conditioning frames into those attended to and the rest: the closest before, the closest at or after, then
-/// the closest of the others, ties in prompting order.
+/// Splits conditioning frames into the `limit` that are recalled as such and the rest. Recalled are the closest before `frame`, the
+/// closest at or after it, then the closest of the others, ties in the order in which they were prompted
+/// (`_select_closest_cond_frames`).
 fn select_cond_frames(cond: &[usize], frame: usize, limit: usize) -> (Vec<usize>, Vec<usize>) {
     if cond.len() <= limit {
         return (cond.to_vec(), Vec::new());
@@ -169,17 +170,16 @@ fn select_cond_frames(cond: &[usize], frame: usize, limit: usize) -> (Vec<usize>
     (selected, unselected)
 }
 
-/// Whether a memory entry or a pointer that `frame` left can still be recalled on `next` or later, when prompts only
-/// come for frames that were not reached yet.
+/// Which parts of a frame's memory entry a later frame can recall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reachable {
-    /// Its memory entry.
+    /// The memory features.
     pub memory: bool,
-    /// Its object pointer.
+    /// The object pointer.
     pub pointer: bool,
 }
 
-/// See [`Reachable`].
+/// What `frame` left that can still be recalled on `next` or later. Prompts come only for frames that were not reached yet.
 pub fn reachable(
     parameters: &Parameters,
     history: &History,
@@ -187,17 +187,19 @@ pub fn reachable(
     next: usize,
 ) -> Reachable {
     let recent = frame + parameters.num_maskmem > next;
-    if history.cond.contains(&frame) {
-        let nearer = history.cond.iter().filter(|&&other| other > frame).count();
+    if history.conditioning.contains(&frame) {
+        let nearer = history
+            .conditioning
+            .iter()
+            .filter(|&&other| other > frame)
+            .count();
         return Reachable {
             memory: recent || nearer < parameters.max_cond_frames,
             pointer: true,
         };
     }
     if parameters.memory_selection.is_some() {
-        let (memory, pointer) =
-            super::memory_selection::reachable(parameters, history, frame, next);
-        return Reachable { memory, pointer };
+        return super::memory_selection::reachable(parameters, history, frame, next);
     }
     Reachable {
         memory: recent,
@@ -205,8 +207,8 @@ pub fn reachable(
     }
 }
 
-/// Whether the mask decoder's best of several masks is taken for a prompt of `num_points` points (a box counts two, a
-/// tracked frame has none).
+/// Whether the mask decoder chooses the best of several masks, for a prompt of `num_points` points. A box counts as two; a tracked
+/// frame has none.
 pub fn use_multimask(parameters: &Parameters, is_conditioning: bool, num_points: usize) -> bool {
     parameters.multimask_output_in_sam
         && (is_conditioning || parameters.multimask_output_for_tracking)

@@ -1,21 +1,21 @@
-//! Which tracked frames an object may recall where only those with a good mask count.
+//! Memory selection: only tracked frames with a good mask are recalled.
 //!
 //! The rule is that of `use_memory_selection` in `Sam3TrackerBase` of facebookresearch/sam3 (`cal_mem_score`,
 //! `frame_filter`), which transformers does not have. A frame's memory score says how sure the tracker was of the object and of
-//! its mask. Going back from the frame at hand, as many frames as pointers reach are eligible if their score is above the
-//! threshold; the frame just before is in any case. Positions in time are places among the eligible frames, not distances in
-//! frames. Frame 0 is only eligible as the frame just before. Kept are two habits of the original: the oldest eligible frame
-//! gives no pointer, and a frame with a prompt takes a place only as the frame just before.
+//! its mask. Going back from the current frame, frames with a score above the threshold are eligible, up to the number of frames
+//! that object pointers reach back; the frame just before is always eligible. Positions in time are places among the eligible
+//! frames, not distances in frames. Frame 0 is eligible only as the frame just before. As in the original, the oldest eligible frame
+//! gives no object pointer, and a conditioning frame takes a place only as the frame just before.
 //!
-//! The original takes the mean score of the objects that began together. Here each object has its own, so that what it recalls
-//! depends neither on the others nor on the size of a batch. Conditioning frames are recalled as without a selection.
+//! The original takes the mean score of the objects that began together. Here each object has a score, so that what it recalls
+//! depends neither on other objects nor on the size of a batch. Conditioning frames are recalled as without a selection.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::memory_policy::{History, MemoryRef, Parameters, PointerRef};
+use super::memory_policy::{History, MemoryRef, Parameters, PointerRef, Reachable};
 
-/// Which tracked frames a user wants to be recalled: those with a [`memory_score`] above a number, or all.
+/// Which tracked frames may be recalled: those with a [`memory_score`] above a threshold, or all. Written as a number or `all`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selection(pub Option<f64>);
 
@@ -40,8 +40,8 @@ impl fmt::Display for Selection {
     }
 }
 
-/// How much a tracked frame is worth recalling, 0 to 1: the certainty that the object is there, from 0 at a logit of 0 or less
-/// to 1, times the estimated IoU of its mask.
+/// The memory score of an object on a tracked frame, 0 to 1 (`cal_mem_score`): the certainty that the object is visible, which is 0
+/// at a logit of 0 or less, times the estimated IoU of its mask.
 pub fn memory_score(object_logit: f32, iou: f32) -> f32 {
     if object_logit <= 0.0 {
         return 0.0;
@@ -55,10 +55,10 @@ fn eligible(history: &History, frame: usize, horizon: usize) -> Vec<usize> {
     let Some(last) = frame.checked_sub(1) else {
         return Vec::new();
     };
-    let most = horizon.saturating_sub(1).max(1);
+    let max_frames = horizon.saturating_sub(1).max(1);
     let strong = history.tracked.range(1..frame).rev().copied();
     let strong = strong.filter(|before| !history.weak.contains(before));
-    let mut frames: Vec<usize> = strong.take(most).collect();
+    let mut frames: Vec<usize> = strong.take(max_frames).collect();
     frames.reverse();
     if frames.last() != Some(&last) {
         frames.push(last);
@@ -66,8 +66,8 @@ fn eligible(history: &History, frame: usize, horizon: usize) -> Vec<usize> {
     frames
 }
 
-/// Memories and pointers of tracked frames, in the order of [`Recall`](super::memory_policy::Recall); `unselected` are conditioning frames that
-/// are not attended to as such.
+/// Memory entries and object pointers of tracked frames, in the order of [`Recall`](super::memory_policy::Recall). `unselected` are
+/// conditioning frames that are not recalled as such.
 pub(super) fn recall(
     parameters: &Parameters,
     history: &History,
@@ -93,23 +93,27 @@ pub(super) fn recall(
     (memories.collect(), pointers.collect())
 }
 
-/// Whether a tracked frame's memory and pointer can be recalled on `next` or later.
+/// What a tracked frame left that can be recalled on `next` or later.
 pub(super) fn reachable(
     parameters: &Parameters,
     history: &History,
     frame: usize,
     next: usize,
-) -> (bool, bool) {
+) -> Reachable {
+    let both = |reachable| Reachable {
+        memory: reachable,
+        pointer: reachable,
+    };
     if frame + 1 >= next {
-        return (true, true);
+        return both(true);
     }
     if frame == 0 || history.weak.contains(&frame) {
-        return (false, false);
+        return both(false);
     }
     let newer = history.tracked.range(frame + 1..);
     let newer = newer.filter(|other| !history.weak.contains(other)).count();
-    (
-        newer + 1 < parameters.num_maskmem,
-        newer + 1 < parameters.max_object_pointers,
-    )
+    Reachable {
+        memory: newer + 1 < parameters.num_maskmem,
+        pointer: newer + 1 < parameters.max_object_pointers,
+    }
 }

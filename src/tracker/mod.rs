@@ -1,145 +1,105 @@
 //! The tracker: one frame for all objects, in chunks.
 //!
-//! A prompt takes effect when its frame is reached: the frame becomes a conditioning frame of the object, and the
-//! object's other frames are tracked from what its memory holds. Objects that share their history are tracked in one
-//! batch (a cohort), which gives the same result as one after the other.
+//! A prompt takes effect when its frame is reached: the frame becomes a conditioning frame of the object, and later frames are
+//! tracked from the object's memory bank. Objects that recall the same frames are tracked in one batch (a cohort), which gives the
+//! same result as one object after the other.
+//!
+//! The model follows `Sam3TrackerVideoModel` of transformers; which frames are recalled is decided in [`memory_policy`].
 
+mod cohorts;
 mod error;
 pub mod memory_bank;
 pub mod memory_policy;
 mod memory_selection;
 mod model;
 mod points;
-mod selected_cohorts;
 mod stages;
 mod steps;
+mod types;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
+use self::cohorts::Cohort;
 pub use self::error::TrackError;
 pub(crate) use self::model::element_of;
 pub use self::model::{Graphs, ModelSpec};
 pub(crate) use self::model::{check_signature, graph_file, load_graph};
-use self::points::{no_points, points_of};
+use self::points::Points;
 pub use self::stages::StageTimes;
-use self::stages::{Decode, Decoded, Features, Stages};
+use self::stages::{Decoded, DecoderInputs, Features, Stages};
 pub(crate) use self::stages::{VALUE_PADDING, padding_width, value_padding};
 pub(crate) use self::steps::Memory;
+pub use self::types::{FrameResult, ObjectMask, Prompt, Rank, TrackerOptions};
 use crate::bundle::{Bundle, Precision};
-use crate::media::mask::{BinaryMask, mask_prompt};
-use crate::runtime::{ArenaStats, Backend, Copies, GraphError, Host, Provider, Runtime, Tensor};
-use crate::tracker::memory_bank::{Bank, Entry};
-use crate::tracker::memory_policy::{History, Parameters};
-
-/// What the user says of an object on a frame, in pixels of the source frame.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Prompt {
-    /// The frame, from 0.
-    pub frame: usize,
-    /// The object's id, from 1.
-    pub object: u32,
-    /// Points as x, y, label (1 on the object, 0 beside it).
-    pub points: Vec<[f32; 3]>,
-    /// Box as x1, y1, x2, y2.
-    pub bbox: Option<[f32; 4]>,
-    /// The whole object on this frame; stands alone.
-    pub mask: Option<BinaryMask>,
-}
-
-/// One object on one frame.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ObjectMask {
-    /// The object's id.
-    pub object: u32,
-    /// `[low_size, low_size]` mask logits.
-    pub low_res: Vec<f32>,
-    /// Logit of the object being visible.
-    pub score: f32,
-    /// The model's own estimate of the mask's IoU.
-    pub iou: Option<f32>,
-    /// Who gets a pixel that several objects claim; absent where the higher logit does.
-    pub rank: Option<Rank>,
-}
-
-/// An object's claim to pixels: of the objects of one group, the one with the highest share gets them whole.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rank {
-    /// The group: what was found for one text.
-    pub group: usize,
-    /// How likely the object is there, 0 to 1.
-    pub share: f32,
-}
-
-/// All objects of one frame.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FrameResult {
-    /// The frame, from 0.
-    pub frame: usize,
-    /// Side of the low-resolution masks.
-    pub low_size: usize,
-    /// Objects in the order in which they were first prompted.
-    pub objects: Vec<ObjectMask>,
-}
-
-/// How to track.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TrackerOptions {
-    /// Frames of the clip; counts beyond the manifest's `max_object_pointers` make no difference.
-    pub num_frames: usize,
-    /// Most objects in one batch.
-    pub chunk: usize,
-}
-
-/// Objects with the same history, and their memory.
-struct Cohort {
-    objects: Vec<u32>,
-    history: History,
-    bank: Bank,
-}
+use crate::masks::prompt::mask_prompt;
+use crate::runtime::{ArenaStats, Backend, Copies, Engine, GraphError, Host, Provider, Tensor};
+use crate::tracker::memory_bank::MemoryEntry;
 
 /// Tracks objects through the frames of one clip.
+///
+/// ```no_run
+/// use snow_ort::bundle::Bundle;
+/// use snow_ort::runtime::{Engine, EngineOptions};
+/// use snow_ort::tracker::{Prompt, Tracker, TrackerOptions};
+///
+/// let bundle = Bundle::open("models/snow-tiny".as_ref())?;
+/// let engine = Engine::load(&EngineOptions::default())?;
+/// let mut tracker = Tracker::new(&bundle, engine, TrackerOptions::default())?;
+/// let side = bundle.manifest().resolution as usize;
+/// let prompt = Prompt { object: 1, bbox: Some([120.0, 80.0, 410.0, 460.0]), ..Prompt::default() };
+/// for frame in 0..24 {
+///     let image = vec![0; side * side * 3]; // the frame, resized to the model's resolution
+///     let prompts = if frame == 0 { std::slice::from_ref(&prompt) } else { &[] };
+///     let result = tracker.step(frame, image, (640, 480), prompts)?;
+///     let mask = result.objects[0].mask(0.0, 640, 480);
+///     println!("{frame}: {} pixels", mask.area());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Tracker {
     stages: Stages,
     spec: ModelSpec,
     options: TrackerOptions,
     cohorts: Vec<Cohort>,
+    /// Ids of all objects, in the order in which they were first prompted.
     order: Vec<u32>,
 }
 
 impl Tracker {
-    /// Loads the graphs of a bundle.
+    /// Loads the graphs of a bundle. Give a clone of the engine to use it for other graphs as well.
     ///
     /// # Errors
-    /// A graph that the library or the provider refuses, or a manifest that this program does not understand.
+    /// [`TrackError::Load`] for a graph that the library or the provider refuses, [`TrackError::Unsupported`] and
+    /// [`TrackError::Signature`] for a bundle that this program cannot run.
     pub fn new(
         bundle: &Bundle,
-        runtime: Runtime,
+        engine: Engine,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
-        check_precision(bundle, runtime.provider())?;
-        Self::sharing(bundle, Rc::new(runtime), options)
+        check_precision(bundle, engine.provider())?;
+        Self::sharing(bundle, Arc::new(engine), options)
     }
 
-    /// Loads the graphs of a bundle on a backend that others use too.
+    /// Loads the graphs of a bundle on a backend that runs other graphs as well.
     ///
     /// # Errors
     /// As [`Tracker::new`].
     pub(crate) fn sharing(
         bundle: &Bundle,
-        backend: Rc<dyn Backend>,
+        backend: Arc<dyn Backend>,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
         let graphs = Graphs::load(bundle, backend.as_ref())?;
         Self::from_parts(ModelSpec::of(bundle)?, backend, graphs, options)
     }
 
-    /// A tracker on any backend.
+    /// A tracker from its parts, on any backend: with graphs that are recorded, wrapped or loaded elsewhere.
     ///
     /// # Errors
     /// The backend.
     pub fn from_parts(
         spec: ModelSpec,
-        backend: Rc<dyn Backend>,
+        backend: Arc<dyn Backend>,
         graphs: Graphs,
         options: TrackerOptions,
     ) -> Result<Self, TrackError> {
@@ -157,20 +117,20 @@ impl Tracker {
         })
     }
 
-    /// Seconds spent so far.
+    /// Seconds spent in each graph so far.
     pub fn times(&self) -> StageTimes {
         self.stages.times
     }
 
-    /// Bytes that the memory bank holds.
+    /// Bytes that the memory banks of all objects hold.
     pub fn bank_bytes(&self) -> usize {
         self.cohorts.iter().map(|cohort| cohort.bank.bytes()).sum()
     }
 
-    /// Has the arena take `bytes` bytes in all, so that what does not fit shows before the first frame.
+    /// Has the arena take `bytes` bytes in all, so that a limit that is too small shows before the first frame.
     ///
     /// # Errors
-    /// [`GraphError::ArenaFull`].
+    /// [`GraphError::ArenaFull`] if they do not fit.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
         self.stages.reserve(bytes)
     }
@@ -178,23 +138,27 @@ impl Tracker {
     /// What the arena of all graphs holds; `None` for a backend without one.
     ///
     /// # Errors
-    /// A library that does not say.
+    /// The library does not answer.
     pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         self.stages.backend.arena_stats()
     }
 
-    /// What went between the host and the device so far.
+    /// Bytes copied between the host and the device so far.
     pub fn copies(&self) -> Copies {
         self.stages.backend.copies()
     }
 
-    /// Tracks the next frame.
+    /// Tracks the next frame and returns the masks of all objects.
     ///
-    /// `image` is `[resolution, resolution, 3]` RGB; `size` is the source frame's width and height, in which prompts
-    /// are given. Frames come in order, each once; before the first prompt the result has no objects and no graph runs.
+    /// - `frame`: its index, from 0. Frames come in order, each once.
+    /// - `image`: `[resolution, resolution, 3]`, RGB, one byte a value; `resolution` is the manifest's.
+    /// - `size`: width and height of the source frame in pixels. Prompts are in its pixels.
+    /// - `prompts`: those of this frame. An object starts with its first prompt; a later prompt corrects it. Before the first
+    ///   prompt of all, the result has no objects and no graph runs.
     ///
     /// # Errors
-    /// See [`TrackError`].
+    /// [`TrackError::WrongFrame`] for a prompt of another frame, [`TrackError::Graph`] if a graph or the device fails, for example
+    /// at the memory limit. The tracker cannot go on after that.
     pub fn step(
         &mut self,
         frame: usize,
@@ -205,12 +169,14 @@ impl Tracker {
         self.step_then(frame, image, size, prompts, &mut |_| Vec::new())
     }
 
-    /// As [`Tracker::step`], with more prompts on this frame once its objects are known: `more` sees their masks, in the
-    /// order of [`FrameResult::objects`], and names objects that do not exist yet. The result is the same as if it had
-    /// been known before.
+    /// Tracks the next frame, with prompts for new objects that depend on it.
+    ///
+    /// It does what [`Tracker::step`] does, then calls `more` with the masks of the objects so far, in the order of
+    /// [`FrameResult::objects`]. `more` returns prompts of objects that do not exist yet. The result is the same as if they had
+    /// been among `prompts`; the image is encoded once.
     ///
     /// # Errors
-    /// See [`TrackError`].
+    /// As [`Tracker::step`].
     pub fn step_then(
         &mut self,
         frame: usize,
@@ -280,77 +246,7 @@ impl Tracker {
         masks.sort_by_key(|mask| self.order.iter().position(|&object| object == mask.object));
     }
 
-    /// Takes an object out of its cohort, or makes a new one for it.
-    fn detach(&mut self, object: u32) -> Result<Cohort, GraphError> {
-        let home = self
-            .cohorts
-            .iter()
-            .position(|cohort| cohort.objects.contains(&object));
-        let Some(home) = home else {
-            self.order.push(object);
-            return Ok(Cohort {
-                objects: vec![object],
-                history: History::default(),
-                bank: Bank::default(),
-            });
-        };
-        let cohort = &self.cohorts[home];
-        if cohort.objects.len() == 1 {
-            return Ok(self.cohorts.remove(home));
-        }
-        let (mine, others): (Vec<usize>, Vec<usize>) =
-            (0..cohort.objects.len()).partition(|&row| cohort.objects[row] == object);
-        let backend = self.stages.backend.as_ref();
-        let detached = cohort.part(backend, &mine)?;
-        let rest = cohort.part(backend, &others)?;
-        self.cohorts[home] = rest;
-        Ok(detached)
-    }
-
-    /// Puts cohorts with the same history together, as far as a chunk holds them.
-    fn merge(&self, cohorts: Vec<Cohort>) -> Result<Vec<Cohort>, GraphError> {
-        let mut groups: Vec<Vec<Cohort>> = Vec::new();
-        for cohort in cohorts {
-            let fits = |group: &&mut Vec<Cohort>| {
-                group
-                    .iter()
-                    .map(|member| member.objects.len())
-                    .sum::<usize>()
-                    + cohort.objects.len()
-                    <= self.options.chunk
-                    && group[0].history == cohort.history
-                    && group[0].bank.frames().eq(cohort.bank.frames())
-            };
-            match groups.iter_mut().find(fits) {
-                Some(group) => group.push(cohort),
-                None => groups.push(vec![cohort]),
-            }
-        }
-        let mut merged = Vec::with_capacity(groups.len());
-        for mut group in groups {
-            if group.len() == 1 {
-                merged.append(&mut group);
-                continue;
-            }
-            let sources: Vec<(&Bank, Vec<usize>)> = group
-                .iter()
-                .map(|member| (&member.bank, (0..member.objects.len()).collect()))
-                .collect();
-            let bank = Bank::gather(self.stages.backend.as_ref(), &sources)?;
-            let objects = group
-                .iter()
-                .flat_map(|member| member.objects.iter().copied())
-                .collect();
-            merged.push(Cohort {
-                objects,
-                history: group.swap_remove(0).history,
-                bank,
-            });
-        }
-        Ok(merged)
-    }
-
-    /// Runs a prompt; the reference's `_run_single_frame_inference` on an initial conditioning frame.
+    /// Runs a prompt, as `_run_single_frame_inference` of transformers does on an initial conditioning frame.
     fn condition(
         &mut self,
         frame: usize,
@@ -360,47 +256,48 @@ impl Tracker {
         size: (u32, u32),
     ) -> Result<ObjectMask, GraphError> {
         let side = self.spec.resolution;
-        let (coords, labels) = if prompt.mask.is_some() {
-            no_points(1)
+        let points = if prompt.mask.is_some() {
+            Points::none(1)
         } else {
-            points_of(prompt, size, side)
+            Points::of(prompt, size, side)
         };
         let multimask = match &prompt.mask {
-            // The pointer of a mask prompt is that of the best mask the decoder would have given.
+            // The object pointer of a mask prompt is that of the best mask that the decoder would have given.
             Some(_) => true,
-            None => memory_policy::use_multimask(&self.spec.policy, true, labels.len()),
+            None => memory_policy::use_multimask(&self.spec.policy, true, points.labels.len()),
         };
         let pixels = prompt
             .mask
             .as_ref()
             .map(|mask| mask_prompt(mask, side as u32));
-        self.condition_on(frame, features, cohort, (coords, labels), pixels, multimask)
+        self.condition_on(frame, features, cohort, points, pixels, multimask)
     }
 
-    /// Runs a prompt as the model takes it: points with labels, or a mask `[resolution, resolution]` of 0 to 1.
+    /// Runs a prompt as the model takes it: points, or `pixels` of a mask, `[resolution, resolution]` from 0 to 1. The frame
+    /// becomes a conditioning frame of the cohort's only object.
     fn condition_on(
         &mut self,
         frame: usize,
         features: &Features,
         cohort: &mut Cohort,
-        (coords, labels): (Vec<f32>, Vec<i64>),
+        points: Points,
         pixels: Option<Vec<f32>>,
         multimask: bool,
     ) -> Result<ObjectMask, GraphError> {
         let side = self.spec.resolution;
-        let backend = Rc::clone(&self.stages.backend);
+        let backend = Arc::clone(&self.stages.backend);
         let mask = match pixels {
             Some(pixels) => Some(backend.upload(&[1, side, side], Host::F32(pixels))?),
             None => None,
         };
-        let decode = Decode {
+        let decode = DecoderInputs {
             embeddings: if mask.is_some() {
                 &features.plain
             } else {
                 &features.without_memory
             },
-            coords: backend.upload(&[1, labels.len(), 2], Host::F32(coords))?,
-            labels: backend.upload(&[1, labels.len()], Host::I64(labels))?,
+            coords: backend.upload(&[1, points.labels.len(), 2], Host::F32(points.coords))?,
+            labels: backend.upload(&[1, points.labels.len()], Host::I64(points.labels))?,
             mask: mask.as_ref(),
             multimask,
         };
@@ -410,7 +307,7 @@ impl Tracker {
             .encode_memory(features, &decoded, mask.as_ref(), true)?;
         let masks = self.remember(frame, cohort, memory, decoded)?;
         cohort.history.tracked.remove(&frame);
-        cohort.history.cond.push(frame);
+        cohort.history.conditioning.push(frame);
         masks.into_iter().next().ok_or_else(|| GraphError::Tensor {
             name: "low_res_masks".to_owned(),
             expected: "one object".to_owned(),
@@ -438,7 +335,7 @@ impl Tracker {
         Ok(masks)
     }
 
-    /// What a cohort's objects look like on a frame, which they do not remember yet.
+    /// Predicts the masks of a cohort's objects on a frame, without remembering them.
     fn predict_cohort(
         &mut self,
         frame: usize,
@@ -457,9 +354,9 @@ impl Tracker {
                 objects,
                 &recall,
             )
-            .map_err(|source| TrackError::Bank { frame, source })?;
+            .map_err(|source| TrackError::MemoryBank { frame, source })?;
         let horizon = memory_policy::pointer_horizon(parameters, self.options.num_frames);
-        // The reference divides in float32.
+        // transformers divides in float32.
         let longest = horizon.saturating_sub(1) as f32;
         let memory_time: Vec<i64> = recall
             .memories
@@ -467,7 +364,7 @@ impl Tracker {
             .map(|memory| memory.time_row as i64)
             .collect();
         let pointer_time: Vec<f32> = recall
-            .cond_pointers
+            .conditioning_pointers
             .iter()
             .chain(&recall.pointers)
             .map(|pointer| pointer.distance as f32 / longest)
@@ -477,8 +374,8 @@ impl Tracker {
             .stages
             .attend(features, &recalled, memory_time, pointer_time, objects)
             .map_err(graph_error)?;
-        let (coords, labels) = no_points(objects);
-        let decode = Decode {
+        let Points { coords, labels } = Points::none(objects);
+        let decode = DecoderInputs {
             embeddings: &conditioned,
             coords: self
                 .stages
@@ -498,10 +395,10 @@ impl Tracker {
             .map_err(graph_error)
     }
 
-    /// Puts what a frame leaves in the cohort's bank, in place of what no later frame can recall, and gives the masks.
+    /// Puts a frame's memory entry into the cohort's bank, after dropping what no later frame can recall, and returns the masks.
     ///
-    /// The arena cannot move a tensor. A graph's output lies amid its working memory: kept there, it would leave gaps
-    /// that the next graph does not fit in. A copy made once that memory is free takes the place of what was forgotten.
+    /// The arena cannot move a tensor. A graph's output lies between its working memory: kept there, it would leave gaps that the
+    /// next graph does not fit in. So the bank keeps a copy, made when that memory is free again.
     fn remember(
         &self,
         frame: usize,
@@ -519,37 +416,15 @@ impl Tracker {
         cohort.forget(&self.spec.policy, frame + 1);
         let backend = self.stages.backend.as_ref();
         let rows: Vec<usize> = (0..masks.len()).collect();
-        let settled = |tensor: Tensor| backend.gather_rows(&[(&tensor, rows.clone())]);
-        let memory = settled(memory)?;
-        let pointer = settled(pointers)?;
-        let entry = Entry {
+        let copied = |tensor: Tensor| backend.gather_rows(&[(&tensor, rows.clone())]);
+        let memory = copied(memory)?;
+        let pointer = copied(pointers)?;
+        let entry = MemoryEntry {
             memory: Some(memory),
             pointer,
         };
         cohort.bank.insert(frame, entry);
         Ok(masks)
-    }
-}
-
-impl Cohort {
-    fn part(&self, backend: &dyn Backend, rows: &[usize]) -> Result<Self, GraphError> {
-        Ok(Self {
-            objects: rows.iter().map(|&row| self.objects[row]).collect(),
-            history: self.history.clone(),
-            bank: self.bank.select(backend, rows)?,
-        })
-    }
-
-    /// Drops what no frame from `next` on can recall.
-    fn forget(&mut self, parameters: &Parameters, next: usize) {
-        let history = self.history.clone();
-        self.bank.retain(|frame| {
-            let reachable = memory_policy::reachable(parameters, &history, frame, next);
-            (reachable.memory, reachable.pointer)
-        });
-        let held: std::collections::BTreeSet<usize> = self.bank.frames().collect();
-        self.history.tracked.retain(|frame| held.contains(frame));
-        self.history.weak.retain(|frame| held.contains(frame));
     }
 }
 
@@ -570,7 +445,10 @@ pub(crate) fn check_precision(bundle: &Bundle, provider: Provider) -> Result<(),
     Ok(())
 }
 
-/// Frames go forward only: prompts are for the frame at hand.
+/// Refuses prompts of another frame.
+///
+/// # Errors
+/// [`TrackError::WrongFrame`].
 fn check_frame(frame: usize, prompts: &[Prompt]) -> Result<(), TrackError> {
     match prompts.iter().find(|prompt| prompt.frame != frame) {
         None => Ok(()),
@@ -579,5 +457,17 @@ fn check_frame(frame: usize, prompts: &[Prompt]) -> Result<(), TrackError> {
             object: prompt.object,
             meant: prompt.frame,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_send<T: Send>() {}
+
+    #[test]
+    fn a_tracker_can_move_to_another_thread() {
+        assert_send::<Tracker>();
     }
 }

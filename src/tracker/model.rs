@@ -8,7 +8,7 @@ use crate::runtime::{Backend, Element, Graph, Port};
 use crate::tracker::memory_bank::Slots;
 use crate::tracker::memory_policy::Parameters;
 
-/// What the tracker needs to know of a model; all of it comes from a manifest.
+/// What the tracker needs to know of a model, from a bundle's manifest.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// Side of the model's image in pixels.
@@ -19,13 +19,13 @@ pub struct ModelSpec {
     pub policy: Parameters,
     /// Slots of the memory attention graph.
     pub slots: Slots,
-    /// Whether the memory encoder has the input `direct`: the masks of found objects are remembered with it.
+    /// Whether the memory encoder has the input `direct`, which text tracking uses.
     pub has_direct: bool,
     /// [`Manifest::value_gap`](crate::bundle::Manifest::value_gap).
     pub value_gap: usize,
 }
 
-/// The four graphs.
+/// The tracker's four graphs.
 pub struct Graphs {
     /// Image to features.
     pub vision_encoder: Box<dyn Graph>,
@@ -38,7 +38,7 @@ pub struct Graphs {
 }
 
 impl Graphs {
-    /// Prepares the graphs of a bundle.
+    /// Loads the graphs of a bundle.
     ///
     /// # Errors
     /// A graph that is missing, or that the backend refuses.
@@ -53,7 +53,7 @@ impl Graphs {
     }
 }
 
-/// Prepares one graph of a bundle.
+/// Loads one graph of a bundle.
 ///
 /// # Errors
 /// It is missing, the backend refuses it, or it is not what the manifest says.
@@ -72,7 +72,7 @@ pub(crate) fn load_graph(
 /// The file of a graph.
 ///
 /// # Errors
-/// The bundle has none of this role.
+/// [`TrackError::Unsupported`] if the bundle has no graph of this role.
 pub(crate) fn graph_file(bundle: &Bundle, role: Role) -> Result<PathBuf, TrackError> {
     bundle
         .graph_path(role)

@@ -1,14 +1,15 @@
-//! One run of each graph: names its inputs, times it, and reads what the host needs.
+//! One run of each graph: names its inputs, times it, and copies to the host what is read there.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::ObjectMask;
 use super::model::{Graphs, ModelSpec};
+use crate::masks::Logits;
 use crate::runtime::{Backend, Element, GraphError, Host, Tensor, exactly};
-use crate::tracker::memory_bank::Recalled;
+use crate::tracker::memory_bank::RecalledTensors;
 
-/// Seconds spent in each stage so far.
+/// Seconds spent in each graph so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StageTimes {
     /// Image to features.
@@ -49,33 +50,42 @@ pub(crate) fn padding_width(backend: &dyn Backend, gap: usize) -> usize {
     if backend.wants_equal_widths() { gap } else { 0 }
 }
 
-/// What the image of a frame becomes; the next frame's may be written in the same place.
+/// The features of a frame. The next frame's may overwrite them, so they must not be kept.
 pub(super) struct Features {
+    /// `[1, tokens, channels]`.
     pub(super) plain: Tensor,
+    /// `[1, tokens, channels]`, with the model's "no memory" embedding added.
     pub(super) without_memory: Tensor,
+    /// Feature maps of four and two times the grid's side, `[1, channels, side, side]`.
     pub(super) high_res: [Tensor; 2],
-    /// What a detector starts from, if it was asked for.
+    /// Backbone tokens for a detector, if they were asked for.
     pub(super) backbone: Option<Tensor>,
 }
 
-/// Inputs of the mask decoder beside the features; `points` rows are objects.
-pub(super) struct Decode<'a> {
+/// Inputs of the mask decoder beside the high-resolution features. Rows are objects.
+pub(super) struct DecoderInputs<'a> {
+    /// `[objects or 1, tokens, channels]`.
     pub(super) embeddings: &'a Tensor,
+    /// `[objects, points, 2]`, in pixels of the model's image.
     pub(super) coords: Tensor,
+    /// `[objects, points]`.
     pub(super) labels: Tensor,
+    /// A mask prompt, `[1, resolution, resolution]`.
     pub(super) mask: Option<&'a Tensor>,
+    /// Whether the best of several masks is chosen.
     pub(super) multimask: bool,
 }
 
 /// Inputs of the memory encoder beside the features.
-pub(super) struct Remembered<'a> {
+pub(super) struct MemoryInputs<'a> {
     /// `[objects, low_size, low_size]`.
     pub(super) low_res: &'a Tensor,
     /// `[objects]`.
     pub(super) score: &'a Tensor,
     pub(super) objects: usize,
-    /// A mask that stands for the logits.
+    /// A mask that is remembered in place of the logits, `[1, resolution, resolution]`.
     pub(super) mask: Option<&'a Tensor>,
+    /// Whether the logits are binarised, as those of prompts are.
     pub(super) from_prompt: bool,
     /// Whether the logits are resized in one step.
     pub(super) direct: bool,
@@ -83,15 +93,19 @@ pub(super) struct Remembered<'a> {
 
 /// Outputs of the mask decoder for a cohort.
 pub(super) struct Decoded {
+    /// Mask logits, `[objects, low_size, low_size]`.
     pub(super) low_res: Tensor,
+    /// Object scores, `[objects]`.
     pub(super) score: Tensor,
+    /// Object pointers, `[objects, pointer tokens, channels]`.
     pub(super) pointers: Tensor,
+    /// Logits and scores on the host.
     pub(super) masks: Vec<ObjectMask>,
 }
 
 /// The graphs on their backend.
 pub(super) struct Stages {
-    pub(super) backend: Rc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     graphs: Graphs,
     has_direct: bool,
     resolution: usize,
@@ -104,7 +118,7 @@ pub(super) struct Stages {
 impl Stages {
     pub(super) fn new(
         spec: &ModelSpec,
-        backend: Rc<dyn Backend>,
+        backend: Arc<dyn Backend>,
         graphs: Graphs,
     ) -> Result<Self, GraphError> {
         let side = spec.resolution;
@@ -124,14 +138,14 @@ impl Stages {
 
     /// Has the arena take `bytes` bytes in one region, with the features at its start.
     ///
-    /// An output lies amid its graph's working memory otherwise, and the features, which outlive it, would cut the
+    /// Otherwise an output lies between its graph's working memory, and the features, which outlive that memory, would cut the
     /// region in two.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
         self.backend.reserve(bytes)?;
         self.graphs.vision_encoder.keep_outputs(&FEATURES)
     }
 
-    /// Image to features; `image` is `[resolution, resolution, 3]` RGB. `with_backbone` for a detector.
+    /// Image to features; `image` is `[resolution, resolution, 3]`, RGB. `with_backbone` for a detector.
     pub(super) fn encode_image(
         &mut self,
         image: Vec<u8>,
@@ -163,7 +177,7 @@ impl Stages {
     pub(super) fn attend(
         &mut self,
         features: &Features,
-        recalled: &Recalled,
+        recalled: &RecalledTensors,
         memory_time: Vec<i64>,
         pointer_time: Vec<f32>,
         objects: usize,
@@ -188,7 +202,7 @@ impl Stages {
             .collect();
         let mut inputs = vec![
             ("features_nlc", &features.plain),
-            ("pointers_cond", &recalled.cond_pointers),
+            ("pointers_cond", &recalled.conditioning_pointers),
         ];
         inputs.extend(
             memory_names
@@ -215,11 +229,11 @@ impl Stages {
         Ok(conditioned)
     }
 
-    /// Masks, scores and pointers of `objects`.
+    /// Masks, scores and object pointers of `objects`.
     pub(super) fn decode(
         &mut self,
         features: &Features,
-        decode: &Decode,
+        decode: &DecoderInputs,
         objects: &[u32],
     ) -> Result<Decoded, GraphError> {
         let has_mask = self
@@ -258,12 +272,12 @@ impl Stages {
         }
         let masks = objects
             .iter()
-            .zip(logits.chunks_exact(area))
+            .zip(Logits::squares(self.low_size, &logits))
             .zip(&scores)
             .enumerate()
             .map(|(row, ((&object, low_res), &score))| ObjectMask {
                 object,
-                low_res: low_res.to_vec(),
+                low_res,
                 score,
                 iou: ious.get(row).copied(),
                 rank: None,
@@ -277,7 +291,7 @@ impl Stages {
         })
     }
 
-    /// The memory that decoded masks leave, `[objects, tokens, channels]`; `mask` stands for the logits if given.
+    /// Memory features of decoded masks, `[objects, tokens, channels]`; of `mask` in their place if it is given.
     pub(super) fn encode_memory(
         &mut self,
         features: &Features,
@@ -287,7 +301,7 @@ impl Stages {
     ) -> Result<Tensor, GraphError> {
         self.encode_masks(
             features,
-            &Remembered {
+            &MemoryInputs {
                 low_res: &decoded.low_res,
                 score: &decoded.score,
                 objects: decoded.masks.len(),
@@ -298,13 +312,13 @@ impl Stages {
         )
     }
 
-    /// The memory that masks leave, `[objects, tokens, channels]`.
+    /// Memory features of masks, `[objects, tokens, channels]`.
     pub(super) fn encode_masks(
         &mut self,
         features: &Features,
-        remembered: &Remembered,
+        remembered: &MemoryInputs,
     ) -> Result<Tensor, GraphError> {
-        let &Remembered {
+        let &MemoryInputs {
             low_res,
             score,
             objects,

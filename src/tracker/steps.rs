@@ -1,54 +1,58 @@
-//! The tracker in steps of its own, for whoever decides between them what is remembered: the loop that finds objects
-//! and follows them.
+//! One frame in separate steps, for text tracking, which decides between them what is remembered.
+//!
+//! A frame is: [`Tracker::view`] (image to features), [`Tracker::predict`] (masks of all objects), [`Tracker::commit`] (objects
+//! remember the frame), [`Tracker::begin`] (new objects), [`Tracker::end`] (objects that are dropped).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use super::stages::{Decoded, Features, Remembered};
-use super::{Bank, Cohort, ObjectMask, TrackError, Tracker};
+use super::cohorts::Cohort;
+use super::points::Points;
+use super::stages::{Decoded, Features, MemoryInputs};
+use super::{ObjectMask, TrackError, Tracker};
+use crate::masks::Logits;
 use crate::runtime::{Backend, GraphError, Host, Tensor};
-use crate::tracker::memory_policy::History;
 
-/// A frame as the model sees it.
+/// The features of a frame.
 pub(crate) struct View {
     frame: usize,
     features: Features,
 }
 
 impl View {
-    /// What a detector starts from.
+    /// Backbone tokens, the detector's input; `None` if [`Tracker::view`] was not asked for them.
     pub(crate) fn backbone(&self) -> Option<&Tensor> {
         self.features.backbone.as_ref()
     }
 }
 
-/// What all objects look like on a frame that none of them remembers yet.
+/// Predicted masks of all objects on a frame that none of them remembers yet, still on the device.
 pub(crate) struct Predictions {
-    /// One a cohort, in their order.
+    /// One a cohort, in the order of the tracker's cohorts.
     decoded: Vec<Decoded>,
 }
 
 /// What an object remembers of a frame.
 #[derive(Debug, Clone)]
 pub(crate) enum Memory {
-    /// Its predicted mask, binarised, and its score.
+    /// The mask that [`Tracker::predict`] returned, binarised, and its score.
     Predicted,
-    /// Mask logits `[low_size, low_size]` that were decided on; it is there if any is above 0.
+    /// A mask that was decided on in its place. The object counts as visible if any logit is above 0.
     Decided {
-        /// The logits.
-        logits: Vec<f32>,
-        /// Whether the frame counts as one on which it was prompted.
+        /// Mask logits, `[low_size, low_size]`.
+        logits: Logits,
+        /// Whether the frame becomes a conditioning frame of the object.
         conditioning: bool,
     },
 }
 
-/// Logits of being there, for a decided mask that has pixels, and for one that has none.
-const THERE: f32 = 10.0;
+/// The object score of a decided mask that has pixels; its negative is that of one that has none.
+const VISIBLE: f32 = 10.0;
 
 impl Tracker {
-    /// The device.
-    pub(crate) fn backend(&self) -> Rc<dyn Backend> {
-        Rc::clone(&self.stages.backend)
+    /// The backend that the tracker's graphs run on.
+    pub(crate) fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.stages.backend)
     }
 
     /// Side of the low-resolution masks.
@@ -61,10 +65,10 @@ impl Tracker {
         self.spec.resolution
     }
 
-    /// Features of an image `[resolution, resolution, 3]`, RGB; `with_backbone` with what a detector starts from.
+    /// Encodes the image of a frame, `[resolution, resolution, 3]`, RGB. `with_backbone` if a detector needs the backbone tokens.
     ///
     /// # Errors
-    /// The graph fails.
+    /// [`TrackError::Graph`].
     pub(crate) fn view(
         &mut self,
         frame: usize,
@@ -78,10 +82,10 @@ impl Tracker {
         Ok(View { frame, features })
     }
 
-    /// What all objects look like, in the order in which they began.
+    /// Predicts the masks of all objects, in the order in which they began. Give the second value to [`Tracker::commit`].
     ///
     /// # Errors
-    /// A graph fails.
+    /// [`TrackError::Graph`], [`TrackError::MemoryBank`].
     pub(crate) fn predict(
         &mut self,
         view: &View,
@@ -101,10 +105,10 @@ impl Tracker {
         Ok((masks, Predictions { decoded }))
     }
 
-    /// Has every object remember the frame as `memories` says for it; [`Memory::Predicted`] if it says nothing.
+    /// Has every object remember the frame: as `memories` says for its id, or else as [`Memory::Predicted`].
     ///
     /// # Errors
-    /// A graph or the device fails.
+    /// [`TrackError::Graph`].
     pub(crate) fn commit(
         &mut self,
         view: &View,
@@ -141,7 +145,7 @@ impl Tracker {
         for object in conditioned {
             let mut cohort = self.detach(object).map_err(graph_error)?;
             cohort.history.tracked.remove(&frame);
-            cohort.history.cond.push(frame);
+            cohort.history.conditioning.push(frame);
             changed.push(cohort);
         }
         let merged = self.merge(changed).map_err(graph_error)?;
@@ -152,7 +156,7 @@ impl Tracker {
         self.select(frame, &weak).map_err(graph_error)
     }
 
-    /// Memories of a cohort's objects, `[objects, tokens, channels]` in their order.
+    /// Memory features of a cohort's objects, `[objects, tokens, channels]`, in the order of the cohort.
     fn encode_as(
         &mut self,
         view: &View,
@@ -163,11 +167,11 @@ impl Tracker {
         for (row, mask) in decoded.masks.iter().enumerate() {
             match memories.get(&mask.object) {
                 Some(Memory::Decided { logits, .. }) => {
-                    let there = logits.iter().any(|logit| *logit > 0.0);
-                    let score = if there { THERE } else { -THERE };
-                    decided.push((row, logits.as_slice(), score));
+                    let visible = logits.values().iter().any(|logit| *logit > 0.0);
+                    let score = if visible { VISIBLE } else { -VISIBLE };
+                    decided.push((row, logits.values(), score));
                 }
-                _ => predicted.push((row, mask.low_res.as_slice(), mask.score)),
+                _ => predicted.push((row, mask.low_res.values(), mask.score)),
             }
         }
         let backend = self.backend();
@@ -184,7 +188,7 @@ impl Tracker {
             let low_res = backend.upload(&[count, side, side], Host::F32(logits.collect()))?;
             let scores = rows.iter().map(|(_, _, score)| *score).collect();
             let score = backend.upload(&[count], Host::F32(scores))?;
-            let remembered = Remembered {
+            let remembered = MemoryInputs {
                 low_res: &low_res,
                 score: &score,
                 objects: count,
@@ -217,10 +221,11 @@ impl Tracker {
         }
     }
 
-    /// Begins to track objects from masks `[resolution, resolution]` of 0 to 1, as prompts on this frame.
+    /// Starts to track objects, given as ids and masks, `[resolution, resolution]` from 0 to 1. The frame becomes their first
+    /// conditioning frame, as with mask prompts.
     ///
     /// # Errors
-    /// A graph or the device fails.
+    /// [`TrackError::Graph`].
     pub(crate) fn begin(
         &mut self,
         view: &View,
@@ -230,13 +235,9 @@ impl Tracker {
         let graph_error = |source| TrackError::Graph { frame, source };
         let mut begun = Vec::with_capacity(objects.len());
         for (object, pixels) in objects {
-            let mut cohort = Cohort {
-                objects: vec![object],
-                history: History::default(),
-                bank: Bank::default(),
-            };
+            let mut cohort = Cohort::new(object);
             self.order.push(object);
-            let points = super::no_points(1);
+            let points = Points::none(1);
             self.condition_on(
                 frame,
                 &view.features,
@@ -253,10 +254,10 @@ impl Tracker {
         Ok(())
     }
 
-    /// Ends tracks and forgets them.
+    /// Stops tracking objects and drops their memory. Ids that are not tracked are ignored.
     ///
     /// # Errors
-    /// The device fails.
+    /// The device fails while the others of a cohort are copied.
     pub(crate) fn end(&mut self, objects: impl IntoIterator<Item = u32>) -> Result<(), GraphError> {
         for object in objects {
             if self.order.contains(&object) {

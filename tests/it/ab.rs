@@ -115,7 +115,7 @@ fn a_comparison_leaves_a_report_a_page_and_a_table_and_is_used_again() {
 
     let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
     for word in [
-        &report.verdict.sentence.replace('&', "&amp;"),
+        &report.verdict.sentence.replace('&', "&#38;"),
         "data:image/jpeg;base64,",
         "ground truth",
         "J&amp;F against ground truth",
@@ -333,7 +333,7 @@ fn texts_need_a_detector_and_no_prompts() {
         let error = variant.error.as_deref().unwrap();
         assert!(error.contains("fake has no detector"), "{error}");
         assert!(error.contains("--parts tracker,detector"), "{error}");
-        assert!(variant.run.is_none() && variant.finds.is_none());
+        assert!(variant.run.is_none() && variant.found_objects.is_none());
     }
     assert!(ran.stdout.contains("\"bear\", \"-5 dogs\""), "{ran:?}");
     let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
@@ -367,16 +367,16 @@ fn wrong_input_is_refused_before_anything_runs() {
     );
     with(
         &[&b, "--require", "b.beauty>=1"],
-        &["unknown name \"beauty\""],
+        &["unknown metric \"beauty\""],
     );
     with(&[&b, "--require", "b.jf>=1"], &["--gt"]);
-    with(&[&b, "--gt", "nowhere"], &["--gt nowhere"]);
+    with(&[&b, "--gt", "nowhere"], &["the ground truth nowhere"]);
     with(&[&b, "--box", "1,1,900,9"], &["--box 1,1,900,9", "40x30"]);
     with(&[&b, "--prompts", "late.json"], &["late.json"]);
     desk.holds(&["in"]);
 
     write_bundle(&desk.path("r"), 28);
-    with(&[&b], &["--out r is a bundle"]);
+    with(&[&b], &["the output folder r is a bundle", "--out"]);
     std::fs::remove_dir_all(desk.path("r")).unwrap();
     std::fs::create_dir_all(desk.path("r/variants")).unwrap();
     std::fs::rename(desk.path("in"), desk.path("r/variants/in")).unwrap();

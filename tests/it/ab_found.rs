@@ -7,8 +7,7 @@
 use snow_ort::compare::report::{AbReport, VariantReport};
 
 use crate::fake::{Desk, FakeBundle, Ran, names_in, read_json, write_mask};
-use crate::fake_detector::give_detector;
-use crate::follow::two_resolutions;
+use crate::fake_detector::{give_detector, two_resolutions};
 use crate::proposals::{FILE, write_graph};
 
 /// `snow-ort ab in` with few frames.
@@ -35,12 +34,12 @@ fn stages(variant: &VariantReport) -> Vec<&str> {
 
 /// Found, missed and extra objects, and frames that differ.
 fn finds(variant: &VariantReport) -> [u64; 4] {
-    let finds = variant.finds.as_ref().unwrap();
+    let comparison = variant.found_objects.as_ref().unwrap();
     [
-        finds.found,
-        finds.missed,
-        finds.extra,
-        finds.differing_frames,
+        comparison.found,
+        comparison.missed,
+        comparison.extra,
+        comparison.differing_frames,
     ]
 }
 
@@ -65,7 +64,7 @@ fn what_a_graph_proposes_is_matched_by_masks() {
     let ran = ab(&desk, &variants, &asked);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     for words in [
-        "what graph.onnx proposes",
+        "proposals of graph.onnx",
         "discover every",
         "objects",
         "b.missed<=0: met",
@@ -97,7 +96,7 @@ fn what_a_graph_proposes_is_matched_by_masks() {
     assert_eq!(scores(a).objects_by, "overlap");
     assert_eq!((a.means().unwrap().j, b.means().unwrap().j), (0.5, 1.0));
     let page = std::fs::read_to_string(desk.path("r/index.html")).unwrap();
-    for words in ["What was found", "What graph.onnx proposes", "<b>extra</b>"] {
+    for words in ["What was found", "Proposals of graph.onnx", "<b>extra</b>"] {
         assert!(page.contains(words), "{words} is not in the page");
     }
     assert!(!page.contains("within a text"));
@@ -143,8 +142,13 @@ fn looks_have_their_share_in_every_block() {
     ];
     let ran = ab(&desk, &rare, &asked);
     ran.succeeds();
-    let words = "looks for objects have no even share in the times: that takes blocks of 999 frames (--block 999)";
-    assert!(ran.stdout.contains(words), "{ran:?}");
+    for words in [
+        "blocks have different numbers of detections",
+        "blocks of 999 frames",
+        "(--block 999)",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
     assert_eq!(report(&desk).protocol.block_frames, 2);
 }
 
@@ -248,18 +252,18 @@ fn what_cannot_be_looked_for_is_refused_before_anything_runs() {
     let proposed = ["--proposals", FILE];
     for key in ["detect-every=2", "det-res=56", "follow=x=1"] {
         let (name, _) = key.split_once('=').unwrap();
-        let about = format!("{name} is about what texts find: give --text");
+        let about = format!("{name} is about objects that texts mean: give --text");
         with(&format!(",{key}"), &prompts, &["--variant b=", &about]);
         with(&format!(",{key}"), &proposed, &[&about]);
     }
-    let about = "discover-every is about what a graph proposes: give --proposals";
+    let about = "discover-every is about objects that a graph proposes: give --proposals";
     with(",discover-every=2", &text, &["--variant b=", about]);
     let both = [text, proposed].concat();
     with("", &both, &["--proposals cannot be used with --text"]);
     let both = [prompts, proposed].concat();
     with("", &both, &["give either --proposals or prompts"]);
     with("", &["--proposals", "none.onnx"], &["none.onnx"]);
-    let names = ["--variant b=", "no parameter \"x\"", "hotstart_delay"];
+    let names = ["--variant b=", "x: no such parameter", "hotstart_delay"];
     with(",follow=x=1", &text, &names);
     let missing = ["--variant b=", "no bundle of fake at 84 pixels"];
     with(",det-res=84", &text, &missing);

@@ -1,21 +1,21 @@
-//! `snow-ort bench`: the order of turns, the numbers made of them, and the program with arms of both kinds.
+//! `snow-ort bench`: the order of turns, the numbers made of them, and the program with variants of both kinds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use snow_ort::bench::BenchError;
-use snow_ort::bench::arm::First;
 use snow_ort::bench::clip::boxes;
+use snow_ort::bench::process::Startup;
 use snow_ort::bench::profile::summarise;
 use snow_ort::bench::protocol::{Frame, Ready, walk};
-use snow_ort::bench::report::{ArmReport, BenchReport, Comparison};
+use snow_ort::bench::report::{BenchReport, Comparison, VariantTiming};
 use snow_ort::bench::rounds::{Length, Timed, even_block, measure};
 use snow_ort::bench::stats::{Ratio, Spread, median};
 
 use crate::fake::{Desk, Ran, names_in, read_json};
 
-/// An arm that notes when it had its turn.
+/// A variant that notes when it had its turn.
 struct Noted<'a> {
     name: char,
     log: &'a std::cell::RefCell<String>,
@@ -38,7 +38,7 @@ impl Timed for Noted<'_> {
 #[test]
 fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
     let log = std::cell::RefCell::default();
-    let mut arms = ['a', 'b', 'c'].map(|name| Noted { name, log: &log });
+    let mut variants = ['a', 'b', 'c'].map(|name| Noted { name, log: &log });
     let length = Length {
         warm: 1,
         rounds: 2,
@@ -46,10 +46,10 @@ fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
     };
     let mut frames = 0;
     let mut fails = |_, error| Err(error);
-    let blocks = measure(&mut arms, length, &mut || frames += 1, &mut fails).unwrap();
+    let blocks = measure(&mut variants, length, &mut || frames += 1, &mut fails).unwrap();
     assert_eq!(*log.borrow(), "abcaabbccccbbaa");
     assert_eq!(frames, 3 * length.frames());
-    // The clock goes steadily: over two rounds every arm has the same mean.
+    // The clock goes steadily: over two rounds every variant has the same mean.
     let means: Vec<f64> = blocks
         .iter()
         .map(|rounds| rounds.iter().flatten().map(|f| f.seconds).sum::<f64>() / 4.0)
@@ -57,7 +57,7 @@ fn rounds_go_forwards_and_backwards_and_nothing_drifts_into_a_ratio() {
     assert_eq!(means, [9.5, 9.5, 9.5]);
 }
 
-/// An arm that fails when it is asked for a frame more than it has.
+/// A variant that fails when it is asked for a frame more than it has.
 struct Mortal {
     left: usize,
 }
@@ -65,7 +65,7 @@ struct Mortal {
 impl Timed for Mortal {
     fn frame(&mut self) -> Result<Frame, BenchError> {
         self.left = self.left.checked_sub(1).ok_or(BenchError::Nothing {
-            arm: "mortal".to_owned(),
+            variant: "mortal".to_owned(),
         })?;
         let log = std::cell::RefCell::default();
         Noted {
@@ -77,19 +77,19 @@ impl Timed for Mortal {
 }
 
 #[test]
-fn an_arm_that_fails_has_no_further_turn() {
-    let mut arms = [9, 3, 0].map(|left| Mortal { left });
+fn a_variant_that_fails_has_no_further_turn() {
+    let mut variants = [9, 3, 0].map(|left| Mortal { left });
     let length = Length {
         warm: 1,
         rounds: 2,
         block: 2,
     };
     let (mut frames, mut failed) = (0, Vec::new());
-    let mut fails = |arm, _| {
-        failed.push(arm);
+    let mut fails = |variant, _| {
+        failed.push(variant);
         Ok(())
     };
-    let blocks = measure(&mut arms, length, &mut || frames += 1, &mut fails).unwrap();
+    let blocks = measure(&mut variants, length, &mut || frames += 1, &mut fails).unwrap();
     let sizes: Vec<Vec<usize>> = blocks
         .iter()
         .map(|rounds| rounds.iter().map(Vec::len).collect())
@@ -97,10 +97,12 @@ fn an_arm_that_fails_has_no_further_turn() {
     assert_eq!(sizes, [vec![2, 2], vec![2], vec![]]);
     assert_eq!((frames, failed), (8, vec![2, 1]));
     // Where nothing may fail, the first failure is the end.
-    let mut arms = [9, 0, 9].map(|left| Mortal { left });
-    let ended = measure(&mut arms, length, &mut || (), &mut |_, error| Err(error));
+    let mut variants = [9, 0, 9].map(|left| Mortal { left });
+    let ended = measure(&mut variants, length, &mut || (), &mut |_, error| {
+        Err(error)
+    });
     assert!(ended.is_err());
-    assert_eq!(arms[2].left, 9);
+    assert_eq!(variants[2].left, 9);
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn medians_quartiles_and_ratios() {
 }
 
 #[test]
-fn every_block_has_as_many_looks_as_any_other() {
+fn all_blocks_have_the_same_number_of_detections() {
     for (asked, periods, block) in [
         (4, &[][..], 4),
         (4, &[1, 1], 4),
@@ -135,21 +137,27 @@ fn every_block_has_as_many_looks_as_any_other() {
     ] {
         let found = even_block(asked, periods.iter().copied());
         match block <= asked.max(64) {
-            true => assert_eq!(found, Ok(block), "{asked} {periods:?}"),
-            false => assert!(found.unwrap_err().contains("(--block 30)")),
+            true => assert_eq!(found.unwrap(), block, "{asked} {periods:?}"),
+            false => assert!(uneven(found).contains("blocks of 30 frames")),
         }
     }
     for (periods, words) in [
-        ([7, 11], "(--block 77)"),
-        ([1, 1000], "(--block 1000)"),
-        ([usize::MAX, usize::MAX - 1], "--block"),
+        ([7, 11], "blocks of 77 frames"),
+        ([1, 1000], "blocks of 1000 frames"),
+        ([usize::MAX, usize::MAX - 1], "blocks of "),
     ] {
-        let why = even_block(4, periods).unwrap_err();
+        let why = uneven(even_block(4, periods));
         assert!(why.contains(words), "{why}");
     }
 }
 
-/// A frame of some seconds, with a look or without.
+fn uneven(block: Result<usize, BenchError>) -> String {
+    let error = block.unwrap_err();
+    assert!(matches!(error, BenchError::UnevenBlocks { .. }), "{error}");
+    error.to_string()
+}
+
+/// A frame of some seconds, with a detection or without.
 fn looked(seconds: f64, look: bool) -> Frame {
     let stages = match look {
         true => BTreeMap::from([("detector".to_owned(), seconds / 2.0)]),
@@ -166,8 +174,8 @@ fn looked(seconds: f64, look: bool) -> Frame {
 }
 
 #[test]
-fn a_look_on_some_frames_has_its_share_in_the_time_of_a_frame() {
-    let first = First {
+fn a_detection_on_some_frames_has_its_share_in_the_time_of_a_frame() {
+    let startup = Startup {
         ready: Ready {
             what: "a double".to_owned(),
             resolution: 28,
@@ -178,30 +186,30 @@ fn a_look_on_some_frames_has_its_share_in_the_time_of_a_frame() {
         load_s: 1.0,
         cold_s: 2.0,
     };
-    let arm = |rounds: &[&[Frame]]| {
+    let variant = |rounds: &[&[Frame]]| {
         let rounds = rounds.iter().map(|block| block.to_vec()).collect();
-        ArmReport::new("arm", first.clone(), rounds).unwrap()
+        VariantTiming::new("variant", startup.clone(), rounds).unwrap()
     };
-    // The median of all frames is 1; the looks make it (1 + 1 + 1 + 9) / 4. What disturbs one frame of a kind counts little.
+    // The median of all frames is 1; the detections make it (1 + 1 + 1 + 9) / 4. What disturbs one frame of a kind counts little.
     let block = [
         looked(1.0, false),
         looked(9.0, true),
         looked(1.0, false),
         looked(70.0, false),
     ];
-    let uneven = arm(&[&block, &block]);
-    assert_eq!(uneven.round_seconds(), [3.0, 3.0]);
-    assert_eq!(uneven.frame_s.median, 3.0);
-    assert_eq!(uneven.stages_s[0].1.median, 4.5);
-    assert_eq!(uneven.share_s("detector", 4.5), 4.5 / 4.0);
+    let mixed = variant(&[&block, &block]);
+    assert_eq!(mixed.round_seconds(), [3.0, 3.0]);
+    assert_eq!(mixed.frame_s.median, 3.0);
+    assert_eq!(mixed.stages_s[0].1.median, 4.5);
+    assert_eq!(mixed.share_s("detector", 4.5), 4.5 / 4.0);
     // Where all frames are alike it is their median, as ever.
-    let even = arm(&[&[looked(1.0, true), looked(2.0, true), looked(9.0, true)]]);
+    let even = variant(&[&[looked(1.0, true), looked(2.0, true), looked(9.0, true)]]);
     assert_eq!(
         (even.round_seconds(), even.frame_s.median),
         (vec![2.0], 2.0)
     );
     assert_eq!(even.frame_s.high, 5.5);
-    let ratio = Comparison::new(&even, &uneven).unwrap();
+    let ratio = Comparison::new(&even, &mixed).unwrap();
     assert_eq!(ratio.frame.rounds, [2.0 / 3.0]);
 }
 
@@ -274,8 +282,8 @@ fn bundles_and_other_programs_in_one_report() {
     let objects: Vec<usize> = report.cases.iter().map(|case| case.objects).collect();
     assert_eq!(objects, [1, 3]);
     for case in &report.cases {
-        let [ours, other] = case.arms.as_slice() else {
-            panic!("two arms: {case:?}")
+        let [ours, other] = case.variants.as_slice() else {
+            panic!("two variants: {case:?}")
         };
         assert_eq!((ours.name.as_str(), other.name.as_str()), ("fake", "slow"));
         assert_eq!(ours.ready.resolution, 28);
@@ -305,7 +313,7 @@ fn bundles_and_other_programs_in_one_report() {
             panic!("one ratio: {case:?}")
         };
         assert_eq!(
-            (ratio.arm.as_str(), ratio.baseline.as_str()),
+            (ratio.variant.as_str(), ratio.baseline.as_str()),
             ("fake", "slow")
         );
         assert!(ratio.frame.median < 0.05 && !ratio.frame.is_noise());
@@ -314,7 +322,7 @@ fn bundles_and_other_programs_in_one_report() {
         let expected = median(&of_round).unwrap() / 1500.0;
         assert!((rest.rounds[0] - expected).abs() < 1e-12);
     }
-    let bank = |case: usize| report.cases[case].arms[0].bank_bytes.unwrap();
+    let bank = |case: usize| report.cases[case].variants[0].bank_bytes.unwrap();
     assert_eq!(bank(1), 3 * bank(0));
     for text in [
         &ran.stdout,
@@ -409,7 +417,7 @@ fn a_profile_names_the_operators_of_every_graph_and_where_they_ran() {
     let ran = bench(&desk, &["--profile", "--json", "b.json", "--model", real]);
     ran.succeeds();
     let report: BenchReport = serde_json::from_value(read_json(&desk.path("b.json"))).unwrap();
-    let profile = &report.cases[0].arms[1].profile;
+    let profile = &report.cases[0].variants[1].profile;
     let roles: Vec<&str> = profile.iter().map(|graph| graph.role.as_str()).collect();
     assert_eq!(
         roles,
@@ -437,7 +445,7 @@ fn a_profile_names_the_operators_of_every_graph_and_where_they_ran() {
 }
 
 #[test]
-fn what_an_arm_says_when_it_fails_reaches_the_user_and_nothing_is_left() {
+fn the_error_of_a_failed_variant_reaches_the_user_and_nothing_is_left() {
     let desk = Desk::with_images(1, 8, 8);
     let before = names_in(Path::new(&desk.path(".")));
     let bad = |what: &str, words: &[&str]| {
@@ -451,7 +459,7 @@ fn what_an_arm_says_when_it_fails_reaches_the_user_and_nothing_is_left() {
     );
     bad("torch=echo hello", &["torch", "hello", "JSON"]);
     bad("torch", &["--against", "NAME=COMMAND", "torch"]);
-    bad("fake=true", &["two arms", "fake"]);
+    bad("fake=true", &["two variants", "fake"]);
     let ran = bench(&desk, &["--mem-limit", "1KiB"]);
     ran.refuses(&["fake", "1.00 KiB", "--mem-limit"]);
     let ran = bench(&desk, &["--prompts", "p.json"]);

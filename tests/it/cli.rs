@@ -7,8 +7,8 @@ use std::process::Command;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
+use snow_ort::masks::{Mask, Rle};
 use snow_ort::media::index_png::read_index_png;
-use snow_ort::media::mask::rle_counts;
 
 use crate::fake::{Desk, LOW, Ran, names_in, read_json, write_bundle, write_images};
 use crate::output::break_image;
@@ -32,10 +32,10 @@ fn help_and_version_are_there() {
     for word in [
         "--box",
         "--overwrite",
-        "conditioning frame",
-        "PNG's own ids",
+        "PNG with several ids is one object for each id",
+        "a later prompt corrects it",
         "Ctrl-C",
-        "relative to the JSON file",
+        "docs/prompts-and-corrections.md",
     ] {
         assert!(help.contains(word), "{word:?} is not in {help}");
     }
@@ -145,17 +145,11 @@ fn a_run_leaves_masks_tracks_and_a_report() {
             assert_eq!(track["iou"], 0.5);
         }
     }
-    let mut expected = snow_ort::media::mask::BinaryMask {
-        width: 40,
-        height: 30,
-        data: vec![0; 1200],
-    };
-    for (index, id) in mask.ids.iter().enumerate() {
-        expected.data[index] = u8::from(*id == 1);
-    }
+    let pixels = mask.ids.iter().map(|id| *id == 1).collect();
+    let expected = Mask::new(40, 30, pixels).unwrap();
     assert_eq!(
         tracks["frames"][0]["objects"][1]["rle"]["counts"],
-        rle_counts(&expected)
+        Rle::of(&expected).counts
     );
 
     let bytes = std::fs::read(desk.path("a/b/lg/00002.safetensors")).unwrap();

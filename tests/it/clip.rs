@@ -1,14 +1,19 @@
-//! The drawn clip of `snow-ort doctor`: followed for real, against graphs that are wrong in batches, and what is found of it.
+//! The drawn clip of `snow-ort doctor`: tracked with real graphs and with graphs that are wrong in batches, and the findings.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::process::Stdio;
+use std::sync::Arc;
 
 use snow_ort::bundle::{Bundle, Precision};
-use snow_ort::doctor::clip::{self, FRAMES, Followed, Logits, OBJECTS};
-use snow_ort::doctor::facts::{Facts, Failure, FailureKind, MasksFacts, NotCompared};
-use snow_ort::doctor::masks::{self, Limit, limit};
-use snow_ort::doctor::{Report, Severity, Verdict};
-use snow_ort::runtime::{Backend, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor};
+use snow_ort::doctor::clip::{self, ClipLogits, FRAMES, Logits, OBJECTS};
+use snow_ort::doctor::facts::{Facts, Failure, FailureKind, Limit, MasksFacts, NotCompared};
+use snow_ort::doctor::masks::{self, limit};
+use snow_ort::doctor::trial::{ClipConfig, TrialConfig};
+use snow_ort::doctor::{Finding, Report, Severity, Verdict};
+use snow_ort::masks::Iou;
+use snow_ort::runtime::{
+    Backend, Engine, EngineOptions, Graph, GraphError, Host, Provider, Tensor,
+};
 use snow_ort::tracker::{Graphs, ModelSpec};
 
 use crate::doctor::doctor as without_gpu;
@@ -19,10 +24,10 @@ fn at(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Graphs that are right alone, while of a batch only the last object is: what was seen on a GPU.
+/// A graph that is right with one object, while in a batch only the last object is right. A GPU did this.
 struct LastOfBatch {
     inner: Box<dyn Graph>,
-    backend: Rc<dyn Backend>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Graph for LastOfBatch {
@@ -48,9 +53,9 @@ impl Graph for LastOfBatch {
     }
 }
 
-fn backend() -> Option<Rc<dyn Backend>> {
-    match Runtime::load(&RuntimeOptions::default()) {
-        Ok(runtime) => Some(Rc::new(runtime)),
+fn backend() -> Option<Arc<dyn Backend>> {
+    match Engine::load(&EngineOptions::default()) {
+        Ok(engine) => Some(Arc::new(engine)),
         Err(error) => {
             println!("skipped: {error}");
             None
@@ -58,20 +63,20 @@ fn backend() -> Option<Rc<dyn Backend>> {
     }
 }
 
-/// The clip on the processor, with its memory attention spoilt in batches if asked.
-fn follow(backend: &Rc<dyn Backend>, bundle: &Bundle, chunk: usize, spoilt: bool) -> Logits {
+/// Logits of the clip on the processor; with `spoilt`, memory attention is wrong in batches.
+fn track(backend: &Arc<dyn Backend>, bundle: &Bundle, chunk: usize, spoilt: bool) -> Logits {
     let mut graphs = Graphs::load(bundle, backend.as_ref()).unwrap();
     if spoilt {
         graphs.memory_attention = Box::new(LastOfBatch {
             inner: graphs.memory_attention,
-            backend: Rc::clone(backend),
+            backend: Arc::clone(backend),
         });
     }
     let spec = ModelSpec::of(bundle).unwrap();
-    clip::follow(spec, Rc::clone(backend), graphs, FRAMES, chunk).unwrap()
+    clip::track(spec, Arc::clone(backend), graphs, FRAMES, chunk).unwrap()
 }
 
-/// An H100 with 1.26.0 on which the clip was followed so.
+/// An H100 with ONNX Runtime 1.26.0 and these masks.
 fn h100(masks: MasksFacts) -> Facts {
     let mut facts = with_gpu("NVIDIA H100", (9, 0), "1.26.0");
     facts.bundle = Some(bundle("fp16"));
@@ -83,31 +88,26 @@ fn h100(masks: MasksFacts) -> Facts {
 fn a_batch_that_is_wrong_but_for_its_last_object_is_found_and_one_at_a_time_is_offered() {
     let Some(backend) = backend() else { return };
     let bundle = Bundle::open(&at("models/snow-tiny/snow-tiny-336-fp16")).unwrap();
-    let expected = follow(&backend, &bundle, 1, false);
-    let seen = |logits: &Logits, object: usize, frame: usize| {
+    let expected = track(&backend, &bundle, 1, false);
+    let iou_with_drawn = |logits: &Logits, object: usize, frame: usize| {
         let area = logits.side * logits.side;
         let from = (frame * OBJECTS + object) * area;
         let drawn = clip::drawn(object, frame, logits.side);
         let pairs = logits.values[from..from + area].iter().zip(drawn);
-        let (mut both, mut either) = (0, 0);
-        for (&logit, drawn) in pairs {
-            both += u32::from(logit > 0.0 && drawn);
-            either += u32::from(logit > 0.0 || drawn);
-        }
-        f64::from(both) / f64::from(either)
+        Iou::of_pixels(pairs.map(|(logit, drawn)| (*logit > 0.0, drawn))).or(0.0)
     };
-    // Masks far from the edge of being seen: rounding cannot look like a mistake.
+    // The masks are clear, so that rounding cannot look like an error.
     for object in 0..OBJECTS {
         for frame in 0..FRAMES {
-            let iou = seen(&expected, object, frame);
+            let iou = iou_with_drawn(&expected, object, frame);
             println!("object {object}, frame {frame}: IoU {iou:.3} with what was drawn");
             assert!(iou > 0.7, "object {object}, frame {frame}: {iou}");
         }
     }
 
     let limit = limit(Precision::Fp16, false);
-    let right = Followed {
-        together: Some(follow(&backend, &bundle, OBJECTS, false)),
+    let right = ClipLogits {
+        together: Some(track(&backend, &bundle, OBJECTS, false)),
         alone: expected.clone(),
     };
     let made = masks::facts(&right, &expected, 0.0, limit).unwrap();
@@ -115,9 +115,9 @@ fn a_batch_that_is_wrong_but_for_its_last_object_is_found_and_one_at_a_time_is_o
     assert_eq!(made.seen, OBJECTS * FRAMES);
     assert_eq!(judged(h100(made)).verdict, Verdict::Fine);
 
-    let wrong = Followed {
-        together: Some(follow(&backend, &bundle, OBJECTS, true)),
-        alone: follow(&backend, &bundle, 1, true),
+    let wrong = ClipLogits {
+        together: Some(track(&backend, &bundle, OBJECTS, true)),
+        alone: track(&backend, &bundle, 1, true),
     };
     let made = masks::facts(&wrong, &expected, 0.0, limit).unwrap();
     println!("in a spoilt batch: {:?}", made.together);
@@ -144,10 +144,10 @@ fn a_batch_that_is_wrong_but_for_its_last_object_is_found_and_one_at_a_time_is_o
 fn random_weights_in_batches_are_within_the_ladder_and_spoilt_ones_are_not() {
     let Some(backend) = backend() else { return };
     let bundle = Bundle::open(&at("tests/fixtures/snow-random-112-fp16")).unwrap();
-    let expected = follow(&backend, &bundle, 1, false);
+    let expected = track(&backend, &bundle, 1, false);
     let limit = limit(Precision::Fp16, true);
     let compared = |spoilt: bool| {
-        let got = follow(&backend, &bundle, OBJECTS, spoilt);
+        let got = track(&backend, &bundle, OBJECTS, spoilt);
         let compared = masks::compare(&got, &expected, 0.0).unwrap();
         println!("spoilt {spoilt}: {compared:?}");
         compared
@@ -164,13 +164,13 @@ fn another_bundle_in_its_place_is_wrong_in_both_ways() {
     tampered.narrow_masks();
     let [expected, got] = [&intact, &tampered].map(|bundle| {
         let bundle = Bundle::open(&bundle.dir).unwrap();
-        follow(&backend, &bundle, 1, false)
+        track(&backend, &bundle, 1, false)
     });
-    let followed = Followed {
+    let clip = ClipLogits {
         together: Some(got.clone()),
         alone: got,
     };
-    let made = masks::facts(&followed, &expected, 0.0, limit(Precision::Fp16, false)).unwrap();
+    let made = masks::facts(&clip, &expected, 0.0, limit(Precision::Fp16, false)).unwrap();
     let found = only(h100(made), Severity::Error, "masks-wrong");
     names(
         &found.what,
@@ -180,13 +180,13 @@ fn another_bundle_in_its_place_is_wrong_in_both_ways() {
     assert!(!found.fix.contains("--chunk"), "{}", found.fix);
 }
 
-fn note<'r>(report: &'r Report, code: &str) -> Option<&'r snow_ort::doctor::Finding> {
+fn note<'r>(report: &'r Report, code: &str) -> Option<&'r Finding> {
     let mut all = report.findings.iter();
     all.find(|finding| finding.code == code)
 }
 
 #[test]
-fn what_was_not_compared_is_said() {
+fn a_missing_comparison_is_reported() {
     let mut facts = with_gpu("NVIDIA H100", (9, 0), "1.26.0");
     facts.bundle = Some(bundle("fp16"));
     assert_eq!(judged(facts.clone()).verdict, Verdict::Fine);
@@ -198,8 +198,11 @@ fn what_was_not_compared_is_said() {
         together: Vec::new(),
         alone: Vec::new(),
     };
-    let unseen = judged(h100(masks));
-    names(&note(&unseen, "not-compared").unwrap().what, &["no object"]);
+    let all_empty = judged(h100(masks));
+    names(
+        &note(&all_empty, "not-compared").unwrap().what,
+        &["no object"],
+    );
 
     facts.not_compared = Some(NotCompared {
         asked: true,
@@ -212,7 +215,7 @@ fn what_was_not_compared_is_said() {
 
     facts.not_compared = None;
     facts.providers[1].clip_failure = Some(Failure {
-        during: "following the objects of the drawn clip together".to_owned(),
+        during: "tracking the objects of the drawn clip together".to_owned(),
         kind: FailureKind::Crash,
         reason: "the process was ended by SIGSEGV".to_owned(),
     });
@@ -223,15 +226,32 @@ fn what_was_not_compared_is_said() {
 }
 
 #[test]
-fn the_programs_own_trial_writes_the_logits_of_the_clip() {
+fn the_worker_writes_the_logits_of_the_clip() {
     if backend().is_none() {
         return;
     }
     let desk = Desk::new();
+    let config = TrialConfig {
+        events: desk.path("events.jsonl"),
+        provider: Provider::Cpu,
+        device_id: 0,
+        library: snow_ort::runtime::library::find(None).unwrap().path,
+        threads: None,
+        bundle: Some(desk.bundle.dir.clone()),
+        objects: 1,
+        budget_bytes: None,
+        clip: Some(ClipConfig {
+            file: desk.path("clip.safetensors"),
+            frames: 2,
+        }),
+    };
     let mut command = desk.command();
-    command.args(["doctor-trial", "--events", "events.jsonl"]);
-    command.args(["--clip", "clip.safetensors", "--frames", "2", "--model"]);
-    let ran: Ran = command.arg(&desk.bundle.dir).output().unwrap().into();
+    command.arg("doctor-worker").stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let input = child.stdin.take().unwrap();
+    serde_json::to_writer(input, &config).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
     ran.succeeds();
     let events = std::fs::read_to_string(desk.path("events.jsonl")).unwrap();
     assert!(events.contains("one at a time"), "{events}");
@@ -239,13 +259,18 @@ fn the_programs_own_trial_writes_the_logits_of_the_clip() {
         events.trim_end().ends_with(r#"{"event":"done"}"#),
         "{events}"
     );
-    let followed = clip::read(&desk.path("clip.safetensors")).unwrap();
-    // The processor is what others are held against.
-    assert_eq!(followed.together, None);
-    assert_eq!(
-        (followed.alone.frames, followed.alone.objects),
-        (2, OBJECTS)
-    );
+    let logits = clip::read(&desk.path("clip.safetensors")).unwrap();
+    // The processor is the reference, which tracks one object at a time.
+    assert_eq!(logits.together, None);
+    assert_eq!((logits.alone.frames, logits.alone.objects), (2, OBJECTS));
+}
+
+#[test]
+fn a_configuration_that_is_not_one_is_refused() {
+    let desk = Desk::new();
+    let mut command = desk.command();
+    let ran: Ran = command.arg("doctor-worker").output().unwrap().into();
+    ran.refuses(&["configuration", "standard input"]);
 }
 
 #[test]

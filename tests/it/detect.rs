@@ -15,7 +15,7 @@ fn refused(args: &[&str], words: &[&str]) {
 
 #[test]
 fn what_to_find_has_to_be_said() {
-    refused(&["in"], &["nothing to find", "--text", "--box"]);
+    refused(&["in"], &["nothing to detect", "--text", "--box"]);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_bundle_without_a_detector_says_how_to_get_one() {
 fn example_boxes_belong_to_one_image() {
     refused(
         &["in", "--box", "1,1,5,5"],
-        &["--box stands in one image", "2"],
+        &["a box stands in one image", "2"],
     );
 }
 

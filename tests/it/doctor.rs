@@ -1,4 +1,4 @@
-//! `snow-ort doctor`, `inspect`, `completions` and `man`, as a user meets them.
+//! `snow-ort doctor`, `inspect`, `completions` and `man`, run as a user runs them.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn golden_bundle() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/snow-random-112-fp16")
 }
 
-/// The program with a cache of its own and no GPU, whatever the machine has.
+/// `snow-ort doctor` with an empty cache and an `nvidia-smi` that lists no GPU.
 pub fn doctor(desk: &Desk) -> Command {
     let bin = desk.path("tools");
     std::fs::create_dir_all(&bin).unwrap();
@@ -29,7 +29,7 @@ pub fn doctor(desk: &Desk) -> Command {
     command
 }
 
-/// Puts a script in place of nvidia-smi.
+/// Replaces nvidia-smi by a script.
 pub fn nvidia_smi(desk: &Desk, script: &str) {
     let smi = desk.path("tools/nvidia-smi");
     std::fs::create_dir_all(smi.parent().unwrap()).unwrap();
@@ -201,7 +201,7 @@ fn a_graph_that_computes_something_else_is_wrong() {
 }
 
 #[test]
-fn a_graph_that_cannot_run_and_a_bundle_without_golden_vectors_are_said() {
+fn a_graph_that_cannot_run_and_missing_golden_vectors_are_findings() {
     if !has_library() {
         return;
     }
@@ -219,7 +219,7 @@ fn a_graph_that_cannot_run_and_a_bundle_without_golden_vectors_are_said() {
 }
 
 #[test]
-fn a_tampered_bundle_is_named_and_not_run() {
+fn a_tampered_bundle_is_reported_and_not_run() {
     let desk = Desk::new();
     let graph = desk.bundle.dir.join("mask_decoder.onnx");
     let mut bytes = std::fs::read(&graph).unwrap();
@@ -249,7 +249,7 @@ fn a_tampered_bundle_is_named_and_not_run() {
 }
 
 #[test]
-fn a_gpu_with_a_library_for_the_processor_lies_idle() {
+fn a_gpu_with_a_library_for_processors_is_a_finding() {
     if !has_library() {
         return;
     }
@@ -314,7 +314,7 @@ fn a_library_that_kills_its_process_is_a_finding() {
 }
 
 #[test]
-fn json_goes_to_a_file_beside_the_text_and_replaces_none() {
+fn json_goes_to_a_file_and_text_to_stdout_and_no_file_is_replaced() {
     let desk = Desk::new();
     let run = |more: &[&str]| -> Ran {
         let mut command = doctor(&desk);
@@ -338,7 +338,7 @@ fn json_goes_to_a_file_beside_the_text_and_replaces_none() {
 }
 
 #[test]
-fn inspect_says_what_a_bundle_is() {
+fn inspect_shows_a_bundle() {
     let desk = Desk::new();
     let inspect = |dir: &Path, more: &[&str]| -> Ran {
         let mut command = desk.command();

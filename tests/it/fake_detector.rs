@@ -1,10 +1,12 @@
-//! A detector for the fake bundle: it finds the frame's left half for every text, with a score of 0.9.
+//! A detector for the fake bundle: it detects the frame's left half for every text, with a score of 0.9.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::fake::{CHANNELS, Desk, GRID, Kind, LOW, TOKENS, graph, onnx_file, save, sha256};
+use crate::fake::{
+    CHANNELS, Desk, GRID, Kind, LOW, TOKENS, graph, onnx_file, save, sha256, write_bundle,
+};
 use crate::onnx::Graph;
 
 const HIDDEN: u64 = 4;
@@ -65,6 +67,20 @@ pub fn add_detector(dir: &Path, manifest: &mut Value) {
     save(dir, manifest);
 }
 
+/// A desk whose bundle has 28 px, with one of 56 px beside it.
+pub fn two_resolutions(here: bool, there: bool) -> (Desk, PathBuf, Value) {
+    let mut desk = Desk::new();
+    if here {
+        give_detector(&mut desk);
+    }
+    let other = desk.bundle.dir.with_file_name("fake-56");
+    let mut manifest = write_bundle(&other, 56);
+    if there {
+        add_detector(&other, &mut manifest);
+    }
+    (desk, other, manifest)
+}
+
 fn put(dir: &Path, spec: &mut Value, role: &str, content: &[u8]) {
     let file = format!("{role}.onnx");
     std::fs::write(dir.join(&file), content).unwrap();
@@ -73,7 +89,7 @@ fn put(dir: &Path, spec: &mut Value, role: &str, content: &[u8]) {
     spec["bytes"] = json!(content.len());
 }
 
-/// Inputs, outputs and file of a graph; what it gives is constant.
+/// Inputs, outputs and file of a graph with constant outputs.
 fn detector_graph(role: &str) -> (Value, Value, Vec<u8>) {
     let tensor = |name: &str, dtype: &str, shape: Value| json!({"name": name, "dtype": dtype, "shape": shape});
     let float = |name: &str, shape: Value| tensor(name, "float32", shape);

@@ -1,4 +1,4 @@
-//! What `snow-ort doctor` makes of facts: a machine a row, without the machine.
+//! The findings of `snow-ort doctor` for the facts of many machines. No machine is needed.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ fn compute(major: u32, minor: u32) -> Compute {
     Compute { major, minor }
 }
 
-/// Linux without a GPU, the library for the processor, no bundle: nothing is wrong.
+/// Linux without a GPU, a library for processors, no bundle: nothing is wrong.
 fn plain() -> Facts {
     Facts {
         host: Host {
@@ -63,7 +63,7 @@ fn failing(provider: &str, kind: FailureKind, reason: &str) -> ProviderFacts {
     }
 }
 
-/// The wheel's part for GPUs with everything that it needs.
+/// Version and GPU part of a wheel, with all libraries that it needs.
 fn wheel(version: &str) -> (String, CudaFacts) {
     let (major, kernels, cudnn) = match version {
         "1.26.0" => (
@@ -100,7 +100,7 @@ fn wheel(version: &str) -> (String, CudaFacts) {
     (version.to_owned(), cuda)
 }
 
-/// A GPU with a recent driver and that wheel; CUDA serves.
+/// A GPU with a recent driver and this wheel; CUDA works.
 pub fn with_gpu(name: &str, (major, minor): (u32, u32), version: &str) -> Facts {
     let mut facts = plain();
     facts.driver = Driver {
@@ -152,7 +152,7 @@ pub fn judged(facts: Facts) -> Report {
     report
 }
 
-/// The only finding that matters, which has to be `code`.
+/// The only finding above a note. Its code must be `code`.
 #[track_caller]
 pub fn only(facts: Facts, severity: Severity, code: &str) -> Finding {
     let report = judged(facts);
@@ -195,24 +195,24 @@ fn machines_that_work_are_fine() {
 }
 
 #[test]
-fn a_v100_is_told_exactly_what_to_install() {
+fn the_fix_for_a_v100_names_exact_packages() {
     let exact = ["1.26.0", "CUDA 12.8", "nvidia-cudnn-cu12<9.11", "--cuda 12"];
     let found = only(v100("1.31.1"), Severity::Warning, "no-kernels");
     names(&found.what, &["V100", "sm_70", "1.31.1", "sm_75"]);
     names(&found.fix, &exact);
 
-    // A file that does not tell its kernels: the version does.
+    // The file does not list its kernels; the version shows them.
     let mut silent = v100("1.27.0");
     silent.library.cuda.as_mut().unwrap().kernels.clear();
     let found = only(silent, Severity::Warning, "no-kernels");
     names(&found.fix, &exact);
 
-    // Asked for, it is an error.
+    // If the user requires the GPU, it is an error.
     let mut asked = v100("1.31.1");
     asked.required = Some("cuda".to_owned());
     only(asked, Severity::Error, "no-kernels");
 
-    // With the processor asked for, nothing is wrong.
+    // If the user requires the processor, nothing is wrong.
     let mut not_wanted = v100("1.31.1");
     not_wanted.required = Some("cpu".to_owned());
     not_wanted.providers.pop();
@@ -226,7 +226,7 @@ fn a_v100_is_told_exactly_what_to_install() {
     names(&found.what, &["9.11.0.98", "sm_70"]);
     names(&found.fix, &exact[..3]);
 
-    // A library for the processor: the same packages, not the newest.
+    // A library for processors: the fix names the same packages, not the newest.
     let mut idle = v100("1.26.0");
     idle.library.cuda = None;
     idle.providers.pop();
@@ -234,7 +234,7 @@ fn a_v100_is_told_exactly_what_to_install() {
     names(&found.what, &["V100", "idle"]);
     names(&found.fix, &exact);
 
-    // No library at all, likewise.
+    // No library: the same.
     let mut none = v100("1.26.0");
     none.library = LibraryFacts {
         missing: Some(
@@ -249,7 +249,7 @@ fn a_v100_is_told_exactly_what_to_install() {
 }
 
 #[test]
-fn other_gpus_are_told_the_packages_of_theirs() {
+fn the_fix_for_another_gpu_names_its_packages() {
     let mut t4 = with_gpu("Tesla T4", (7, 5), "1.31.1");
     t4.library.cuda = None;
     t4.providers.pop();
@@ -273,7 +273,7 @@ fn a_driver_that_is_missing_or_old_is_named() {
     names(&found.what, &["PCI bus", "no nvidia-smi", "libcuda.so.1"]);
     names(&found.fix, &["580", "--gpus all"]);
 
-    // Without such a device a library for GPUs is nothing to act on, unless one was asked for.
+    // Without an NVIDIA device, a library for GPUs is only a note, unless the user requires a GPU.
     none.driver.pci_devices = Some(0);
     let report = judged(none.clone());
     assert_eq!(report.verdict, Verdict::Fine);
@@ -312,19 +312,19 @@ fn missing_libraries_are_named_with_their_packages() {
     );
     names(&found.fix, &["nvidia-cudnn-cu13", "--cuda 13"]);
 
-    // Installed by pip, but the loader does not look there.
+    // Installed by pip in a folder that the loader does not search.
     let cuda = facts.library.cuda.as_mut().unwrap();
     cuda.needs[2].elsewhere = Some(PathBuf::from("/v/nvidia/cudnn/lib/libcudnn.so.9"));
     let found = only(facts.clone(), Severity::Warning, "libraries-off-path");
     names(&found.fix, &["export LD_LIBRARY_PATH=/v/nvidia/cudnn/lib"]);
 
-    // Whatever the files look like: what serves is in order.
+    // If the provider works, problems of files do not matter.
     facts.providers[1] = serving("cuda");
     assert_eq!(judged(facts).verdict, Verdict::Fine);
 }
 
 #[test]
-fn a_cuda_that_fails_for_no_known_reason_says_the_librarys() {
+fn an_unknown_failure_of_cuda_shows_the_librarys_reason() {
     let mut facts = with_gpu("NVIDIA H100", (9, 0), "1.31.1");
     facts.providers[1] = failing(
         "cuda",
@@ -339,7 +339,7 @@ fn a_cuda_that_fails_for_no_known_reason_says_the_librarys() {
 }
 
 #[test]
-fn libraries_that_cannot_serve_are_told_apart() {
+fn libraries_that_do_not_work_have_different_codes() {
     let cases = [
         (
             FailureKind::TooOld,
@@ -373,7 +373,7 @@ fn libraries_that_cannot_serve_are_told_apart() {
     )];
     let found = only(facts, Severity::Error, "glibc-too-old");
     names(&found.what, &["2.28", "2.17"]);
-    // 2.9 is before 2.28, though not as text.
+    // 2.9 comes before 2.28 as a version, though not as text.
     let mut facts = plain();
     facts.host.glibc = Some("2.9".to_owned());
     only(facts, Severity::Error, "glibc-too-old");
@@ -424,7 +424,7 @@ fn golden_vectors_are_judged_by_the_ladder_of_their_precision() {
         ("fp16", None, Some((Severity::Error, "golden-wrong"))),
     ];
     for (precision, relative_l2, expected) in cases {
-        // On a GPU: there even a provider that may fail must not be wrong in silence.
+        // On a GPU: a provider may fail, but must not compute wrong values.
         let mut facts = with_gpu("NVIDIA H100", (9, 0), "1.31.1");
         facts.bundle = Some(bundle(precision));
         facts.providers[1].graphs = vec![GraphFacts {
@@ -473,7 +473,7 @@ fn nodes_and_kernels_in_the_wrong_place_are_found() {
         facts.providers[1].graphs = vec![graph];
         facts
     };
-    // Shapes are worked out on the processor, which costs nothing.
+    // Shapes are computed on the processor, which takes no time.
     let (cpu, cuda) = ("CPUExecutionProvider", "CUDAExecutionProvider");
     let good = vec![placed(cpu, "Gather"), placed(cuda, "MatMul")];
     let report = judged(facts("fp16", graph(good, "FLASH_ATTENTION")));
@@ -530,7 +530,7 @@ fn a_crash_and_little_memory_are_found() {
     names(&found.what, &["cpu", "mask_decoder", "SIGSEGV"]);
 }
 
-/// What the fixes tell people to install is what `scripts/setup --cuda` installs.
+/// The packages in the fixes are those that `scripts/setup --cuda` installs.
 #[test]
 fn the_scripts_install_what_the_fixes_name() {
     for wheel in [LATER, OLDER] {

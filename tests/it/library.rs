@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use snow_ort::bundle::{Bundle, Role};
+use snow_ort::runtime::{Backend as _, Engine, EngineOptions, GraphError, Provider};
+
 use crate::fake::{Desk, Ran, graph};
 
 const BOX: [&str; 2] = ["--box", "5,5,20,20"];
 
 /// The library that the tests themselves use, or `None` (then a test says that it was skipped).
 fn real_library() -> Option<PathBuf> {
-    let options = snow_ort::runtime::RuntimeOptions::default();
+    let options = snow_ort::runtime::EngineOptions::default();
     let found = snow_ort::runtime::library::find(options.library.as_deref());
     match found {
         Ok(library) => Some(library.path),
@@ -183,4 +186,114 @@ fn a_graph_file_that_the_manifest_describes_wrongly_is_named() {
         graph(&mut desk.bundle.manifest, "memory_encoder")["role"],
         "memory_encoder"
     );
+}
+
+/// Runs an ignored test of this file in another process: engines of tests beside it would be in its way.
+fn in_own_process(name: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", name])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn an_engine_can_follow_one_that_was_dropped() {
+    in_own_process("library::engines_one_after_the_other");
+}
+
+#[test]
+#[ignore = "needs a process without other engines"]
+fn engines_one_after_the_other() {
+    if real_library().is_none() {
+        return;
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/snow-random-112-fp16");
+    let path = Bundle::open(&dir)
+        .unwrap()
+        .graph_path(Role::MaskDecoder)
+        .unwrap();
+    let engine = |mem_limit, provider| {
+        Engine::load(&EngineOptions {
+            provider,
+            mem_limit,
+            ..EngineOptions::default()
+        })
+        .unwrap()
+    };
+    let load = |engine: &Engine| engine.load("mask_decoder", &path);
+    let limit = |engine: &Engine| engine.arena_stats().unwrap().map(|stats| stats.limit);
+
+    let first = engine(Some(256 << 20), Provider::Cpu);
+    assert_eq!(limit(&first), None, "no arena before the first graph");
+    let graph = load(&first).unwrap();
+    assert_eq!(limit(&first), Some(Some(256 << 20)));
+    // What is asked for alike is shared, and clones share in any case.
+    let alike = engine(Some(256 << 20), Provider::Cpu);
+    let beside = load(&alike).unwrap();
+    let clone = first.clone();
+    assert_eq!(first.arena_stats().unwrap(), alike.arena_stats().unwrap());
+    assert_eq!(first.arena_stats().unwrap(), clone.arena_stats().unwrap());
+
+    let other = engine(Some(64 << 20), Provider::Cpu);
+    match load(&other).err() {
+        Some(GraphError::OtherArena {
+            device,
+            limit,
+            requested_device,
+            requested_limit,
+        }) => {
+            assert_eq!((device.as_str(), requested_device.as_str()), ("cpu", "cpu"));
+            assert_eq!((limit, requested_limit), (Some(256 << 20), Some(64 << 20)));
+        }
+        unexpected => panic!("{unexpected:?}"),
+    }
+    let gpu = engine(Some(256 << 20), Provider::Cuda);
+    assert!(matches!(
+        load(&gpu).err(),
+        Some(GraphError::OtherArena { requested_device, .. }) if requested_device == "cuda:0"
+    ));
+    let threads = EngineOptions {
+        threads: Some(first.threads() + 1),
+        ..EngineOptions::default()
+    };
+    match Engine::load(&threads).err() {
+        Some(GraphError::OtherEnvironment {
+            loaded,
+            loaded_threads,
+            requested,
+            requested_threads,
+        }) => {
+            assert_eq!(loaded, requested);
+            assert_eq!((loaded_threads, requested_threads), (None, threads.threads));
+        }
+        unexpected => panic!("{unexpected:?}"),
+    }
+
+    // A graph alone holds the arena.
+    drop((first, alike, clone, beside));
+    assert!(matches!(
+        load(&other).err(),
+        Some(GraphError::OtherArena { .. })
+    ));
+    drop(graph);
+    let next = load(&other).unwrap();
+    assert_eq!(limit(&other), Some(Some(64 << 20)));
+    drop((other, next));
+    // Another device: with a library for the CPU it is the provider that says no.
+    let Some(refused) = load(&gpu).err() else {
+        return;
+    };
+    assert!(
+        matches!(refused, GraphError::Provider { .. }),
+        "{refused:?}"
+    );
+    let unlimited = engine(None, Provider::Cpu);
+    load(&unlimited).unwrap();
+    assert_eq!(limit(&unlimited), Some(None));
 }

@@ -102,7 +102,7 @@ fn mostly_as_command(path: &Path, share: f64) -> (Vec<Frame>, Damage) {
 }
 
 /// Runs a script with the project's Python; `None`, with a note, where there is none.
-fn python(script: &str, arguments: &[&OsStr]) -> Option<String> {
+pub(crate) fn python(script: &str, arguments: &[&OsStr]) -> Option<String> {
     let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     let ready = Command::new(&program)
         .args(["-c", "import torch, torchvision, PIL, numpy"])
@@ -160,17 +160,17 @@ fn claim_size(bytes: &mut [u8], side: u32) {
     }
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/media")
         .join(name)
 }
 
 /// Numbers that look random, the same in every run.
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -178,7 +178,7 @@ impl Noise {
         self.0 >> 33
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }
 }

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use snow_ort::bundle::{Bundle, Dim, Role};
+use snow_ort::runtime::{Element, Engine, EngineOptions, MemoryProfile, ZeroInput};
+use snow_ort::tracker::{FrameResult, Prompt, Tracker, TrackerOptions};
 
 use crate::fake::{Desk, Ran, names_in, read_json, write_images};
 
@@ -260,4 +263,85 @@ fn a_limit_that_is_no_size_is_refused() {
             "{ran:?}"
         );
     }
+}
+
+/// The mask decoder for one object and for two.
+fn measure(engine: &Engine, bundle: &Bundle) -> MemoryProfile {
+    let graph = bundle.manifest().graph(Role::MaskDecoder).unwrap();
+    let run = |objects: usize| -> Vec<ZeroInput> {
+        let inputs = graph.inputs.iter();
+        let inputs = inputs.map(|input| ZeroInput {
+            name: input.name.clone(),
+            element: match input.dtype.to_string().as_str() {
+                "int64" => Element::I64,
+                "bool" => Element::Bool,
+                "float16" => Element::F16,
+                _ => Element::F32,
+            },
+            shape: input
+                .shape
+                .iter()
+                .enumerate()
+                .map(|(axis, dim)| match dim {
+                    Dim::Fixed(length) => *length as usize,
+                    Dim::Symbol(_) if axis == 0 => objects,
+                    Dim::Symbol(_) => 1,
+                })
+                .collect(),
+        });
+        inputs.collect()
+    };
+    let path = bundle.graph_path(Role::MaskDecoder).unwrap();
+    let outputs: Vec<&str> = graph.outputs.iter().map(|out| out.name.as_str()).collect();
+    engine
+        .measure("mask_decoder", &path, &[run(1), run(2)], &outputs, None)
+        .unwrap()
+}
+
+#[test]
+fn a_graph_is_measured_while_a_tracker_tracks() {
+    let options = EngineOptions::default();
+    let engine = match Engine::load(&options) {
+        Ok(engine) => engine,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let bundle = Bundle::open(&bundle()).unwrap();
+    let alone = measure(&engine, &bundle);
+    let tracker = || {
+        let options = TrackerOptions {
+            num_frames: 6,
+            chunk: 2,
+        };
+        Tracker::new(&bundle, engine.clone(), options).unwrap()
+    };
+    let side = bundle.manifest().resolution as usize;
+    let step = |tracker: &mut Tracker, frame: usize| -> FrameResult {
+        let pixel = |i: usize| ((i / 3 + 5 * frame) * 7 % 251) as u8;
+        let image = (0..side * side * 3).map(pixel).collect();
+        let prompt = |object: u32| Prompt {
+            frame,
+            object,
+            bbox: Some([10.0, 10.0 * object as f32, 60.0, 80.0]),
+            ..Prompt::default()
+        };
+        let prompts = match frame {
+            0 => vec![prompt(1), prompt(2), prompt(3)],
+            _ => Vec::new(),
+        };
+        tracker.step(frame, image, (112, 112), &prompts).unwrap()
+    };
+    let mut undisturbed = tracker();
+    let expected: Vec<FrameResult> = (0..6).map(|frame| step(&mut undisturbed, frame)).collect();
+    let mut disturbed = tracker();
+    for (frame, expected) in expected.iter().enumerate() {
+        assert_eq!(&step(&mut disturbed, frame), expected, "frame {frame}");
+        if frame % 2 == 0 {
+            assert_eq!(measure(&engine, &bundle), alone, "after frame {frame}");
+        }
+    }
+    // Graphs that are loaded after that are in the engine's arena again.
+    let before = disturbed.arena_stats().unwrap().unwrap();
+    let third = tracker();
+    let after = third.arena_stats().unwrap().unwrap();
+    assert!(after.in_use > before.in_use, "{before:?}, {after:?}");
 }

@@ -454,7 +454,11 @@ fn nothing_that_is_read_is_replaced() {
         (&["o/z/masks/deep"], &a_box, "the input"),
         (&["links"], &a_box, "the image links/a.png"),
         (&["in"], &["--mask", "o/z/masks/mine.png"], "--mask"),
-        (&["in"], &["--prompts", "o/z/tracks.json"], "the prompts"),
+        (
+            &["in"],
+            &["--prompts", "o/z/tracks.json"],
+            "the file o/z/tracks.json",
+        ),
         (&["in"], &["--prompts", "p.json"], "entry 1"),
         (&["in", "--dump-logits", "in"], &a_box, "the logits folder"),
         (
@@ -471,10 +475,10 @@ fn nothing_that_is_read_is_replaced() {
     }
     let bundle = desk.bundle.dir.to_str().unwrap();
     desk.run(&["in", "--box", "1,1,9,9", "--out", bundle])
-        .refuses(&["--out", "a part of the bundle"]);
+        .refuses(&["the output folder", "a part of the bundle"]);
     // What no run wrote is not deleted with the earlier run.
     desk.run(&["in", "--box", "1,1,9,9", "--out", "o/z", "--overwrite"])
-        .refuses(&["o/z/masks/deep", "not a file that a run writes"]);
+        .refuses(&["o/z/masks/deep", "was not written by a run"]);
     assert_eq!(
         names_in(&desk.path("o/z/masks")),
         ["00000.png", "deep", "mine.png"]

@@ -78,7 +78,7 @@ fn recalls_what_the_reference_recalls() {
         let parameters = golden.parameters.parameters();
         for one in &golden.recalls {
             let history = History {
-                cond: one.cond.clone(),
+                conditioning: one.cond.clone(),
                 tracked: one.tracked.clone(),
                 ..History::default()
             };
@@ -95,7 +95,11 @@ fn recalls_what_the_reference_recalls() {
                 .map(|&(frame, time_row)| MemoryRef { frame, time_row })
                 .collect();
             assert_eq!(got.memories, memories, "{place}");
-            assert_eq!(got.cond_pointers, pointers(&one.cond_pointers), "{place}");
+            assert_eq!(
+                got.conditioning_pointers,
+                pointers(&one.cond_pointers),
+                "{place}"
+            );
             assert_eq!(got.pointers, pointers(&one.pointers), "{place}");
             if let Some(horizon) = one.horizon {
                 assert_eq!(
@@ -126,7 +130,7 @@ fn nothing_is_forgotten_too_early() {
         let mut kept_pointers = BTreeSet::new();
         for frame in 0..frames as usize {
             if prompts >> frame & 1 == 1 {
-                history.cond.push(frame);
+                history.conditioning.push(frame);
             } else {
                 let wanted = recall(&parameters, &history, frame, frames as usize);
                 assert!(
@@ -136,7 +140,7 @@ fn nothing_is_forgotten_too_early() {
                         .all(|memory| memories.contains(&memory.frame)),
                     "{prompts:b} {frame}"
                 );
-                let mut used = wanted.pointers.iter().chain(&wanted.cond_pointers);
+                let mut used = wanted.pointers.iter().chain(&wanted.conditioning_pointers);
                 assert!(
                     used.all(|pointer| kept_pointers.contains(&pointer.frame)),
                     "{prompts:b} {frame}"
@@ -204,7 +208,7 @@ type Selected = (Vec<(usize, usize)>, Vec<(usize, usize)>);
 fn selected(history: &History, frame: usize, num_frames: usize) -> Selected {
     let recalled = recall(&selecting(), history, frame, num_frames);
     let memories = recalled.memories.iter();
-    let memories = memories.filter(|memory| !history.cond.contains(&memory.frame));
+    let memories = memories.filter(|memory| !history.conditioning.contains(&memory.frame));
     let pointers = recalled.pointers.iter();
     (
         memories
@@ -218,7 +222,7 @@ fn selected(history: &History, frame: usize, num_frames: usize) -> Selected {
 
 fn tracked(cond: &[usize], frames: std::ops::RangeInclusive<usize>, weak: &[usize]) -> History {
     History {
-        cond: cond.to_vec(),
+        conditioning: cond.to_vec(),
         tracked: frames.collect(),
         weak: weak.iter().copied().collect(),
     }
@@ -266,7 +270,7 @@ fn only_good_frames_are_recalled_by_their_place_among_them() {
 #[test]
 fn the_first_frames_and_prompts_among_tracked_frames() {
     let prompted = History {
-        cond: vec![0],
+        conditioning: vec![0],
         ..History::default()
     };
     assert_eq!(selected(&prompted, 1, 100), (vec![], vec![]));
@@ -327,11 +331,11 @@ fn no_good_frame_is_forgotten_too_early() {
                 wanted.memories.iter().all(|m| memories.contains(&m.frame)),
                 "{place}"
             );
-            let mut used = wanted.pointers.iter().chain(&wanted.cond_pointers);
+            let mut used = wanted.pointers.iter().chain(&wanted.conditioning_pointers);
             assert!(used.all(|p| pointers.contains(&p.frame)), "{place}");
             for history in [&mut whole, &mut held] {
                 if prompts >> frame & 1 == 1 {
-                    history.cond.push(frame);
+                    history.conditioning.push(frame);
                 } else {
                     history.tracked.insert(frame);
                     if weak >> frame & 1 == 1 {

@@ -1,5 +1,5 @@
-//! `snow-ort doctor` where a GPU computes wrongly, and `ab` with a GPU, without one: ONNX Runtime's library behind a table of functions in which the
-//! CUDA provider is the processor (`posing.c`).
+//! `snow-ort doctor` with a GPU that computes wrongly, and `ab` with a GPU, on a machine without one: ONNX Runtime's library behind a
+//! table of functions in which the CUDA provider is the processor (`posing.c`).
 
 use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::doctor::{doctor, finding, json as told, nvidia_smi};
 use crate::fake::{Desk, FakeBundle, Ran, read_json};
 
-/// Builds the library beside a part for GPUs that is none; `None` without the real one.
+/// Builds the library and an empty part for GPUs in its folder; `None` without ONNX Runtime's library.
 fn posing(desk: &Desk) -> Option<(PathBuf, PathBuf)> {
     let real = match snow_ort::runtime::library::find(None) {
         Ok(library) => library.path,
@@ -109,7 +109,7 @@ fn a_gpu_with_other_masks_is_an_error_and_one_with_the_same_is_fine() {
         &[
             "NOT the same masks as the processor: mean IoU 0.5000 at once",
             "error (masks-wrong): cuda (ONNX Runtime 1.26.0",
-            "on NVIDIA H100 80GB HBM3: the masks of a drawn clip are not the processor's (expected a mean IoU of at least 0.98 \
+            "on NVIDIA H100 80GB HBM3: the masks of a drawn clip differ from the processor's (expected a mean IoU of at least 0.98 \
              for each object in fp32)",
             "fix: use --provider cpu, until ONNX Runtime 1.26.0 is replaced by another version: install onnxruntime-gpu 1.31.1",
             "it does not work: 1 error",
@@ -126,7 +126,7 @@ fn a_gpu_with_other_masks_is_an_error_and_one_with_the_same_is_fine() {
         assert_eq!(masks[way][3]["mean_iou"], 0.5);
     }
 
-    // Left out, nothing is found.
+    // Without the comparison there is no finding.
     let ran: Ran = command(Some(&decoder), &["--no-compare"])
         .output()
         .unwrap()

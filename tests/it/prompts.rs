@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use snow_ort::prompts::{FlagPrompt, Prompts};
+use snow_ort::masks::Mask;
+use snow_ort::prompts::{FlagPrompt, PromptError, Prompts};
 use snow_ort::tracker::Prompt;
 
 use crate::fake::{Desk, read_json, write_mask};
@@ -141,15 +142,7 @@ fn entries_of_a_file_are_merged_by_frame_and_object() {
         prompts[0].points,
         [[2.0, 2.0, 1.0], [3.0, 3.0, 0.0], [4.0, 4.0, 1.0]]
     );
-    let area = |p: &Prompt| {
-        p.mask
-            .as_ref()
-            .unwrap()
-            .data
-            .iter()
-            .filter(|v| **v == 1)
-            .count()
-    };
+    let area = |p: &Prompt| p.mask.as_ref().unwrap().area();
     assert_eq!(area(&prompts[1]), 8, "only the pixels of object 3");
     assert_eq!(area(&prompts[2]), 12, "all pixels that are not 0");
 }
@@ -164,6 +157,124 @@ fn flags_and_a_file_refine_each_other() {
     let prompts = merged(Prompts::load(&flags(&[("box", "1,1,5,5")]), Some(&path)).unwrap());
     assert_eq!(prompts.len(), 1);
     assert!(prompts[0].bbox.is_some() && prompts[0].points.len() == 1);
+}
+
+#[test]
+fn prompts_survive_json() {
+    let dir = tempfile::tempdir().unwrap();
+    write_mask(&dir.path().join("m.png"), 9, 6, |x, y| {
+        u16::from(x * y % 3 == 1) * 3
+    });
+    let path = file(
+        dir.path(),
+        r#"[{"frame": 0, "object": 2, "box": [1.1, 1, 5.3, 5], "points": [[0.1, 2.7, 0]]},
+            {"frame": 4, "object": 3, "mask": "m.png"}]"#,
+    );
+    let prompts = Prompts::load(&flags(&[("point", "3.3,4")]), Some(&path)).unwrap();
+    let json = serde_json::to_string(&prompts).unwrap();
+    std::fs::remove_file(dir.path().join("m.png")).unwrap();
+    let read: Prompts = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, prompts);
+    let origins: Vec<&str> = read.mask_files().map(|(origin, _)| origin).collect();
+    assert!(origins[0].ends_with("prompts.json: entry 2 (frame 4, object 3)"));
+    assert_eq!(merged(read), merged(prompts));
+    let none: Prompts =
+        serde_json::from_str(&serde_json::to_string(&Prompts::none()).unwrap()).unwrap();
+    assert!(none.frames().is_empty());
+    for (good, bad, words) in [
+        ("\"object\":1", "\"object\":0", "object is 0"),
+        ("\"frame\":4", "\"frame\":0", ""),
+        ("\"object\":3", "\"object\":70000", "expected 1 to 65535"),
+        ("5.3", "0.3", "inverted"),
+        ("\"size\":[6,9]", "\"size\":[6,8]", "run"),
+    ] {
+        assert!(json.contains(good), "{json}");
+        let changed = serde_json::from_str::<Prompts>(&json.replace(good, bad));
+        match (words, changed) {
+            ("", read) => assert_eq!(read.unwrap().last_frame(), 0),
+            (words, read) => {
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(words), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_gives_prompts() {
+    let prompt = |frame, object| Prompt {
+        frame,
+        object,
+        ..Prompt::default()
+    };
+    let mask = |values: &[u8]| {
+        let pixels = values.iter().map(|value| *value == 1).collect();
+        Mask::new(3, 2, pixels)
+    };
+    let given = vec![
+        Prompt {
+            bbox: Some([1.0, 1.0, 5.0, 5.0]),
+            points: vec![[2.0, 2.0, 0.0]],
+            ..prompt(0, 4)
+        },
+        Prompt {
+            mask: mask(&[0, 1, 1, 0, 0, 1]).ok(),
+            ..prompt(2, 1)
+        },
+    ];
+    let prompts = Prompts::from_prompts(given.clone()).unwrap();
+    assert_eq!(prompts.mask_files().count(), 0);
+    assert_eq!(merged(prompts), given);
+
+    let refused = |prompts: Vec<Prompt>, words: &str| {
+        let error = Prompts::from_prompts(prompts).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    assert!(matches!(
+        Prompts::from_prompts(Vec::new()),
+        Err(PromptError::None)
+    ));
+    refused(vec![prompt(0, 1)], "prompt 1 (frame 0, object 1)");
+    refused(vec![prompt(0, 1)], "box, points or mask");
+    let boxed = |bbox| Prompt {
+        bbox: Some(bbox),
+        ..prompt(3, 2)
+    };
+    let good = boxed([1.0, 1.0, 2.0, 2.0]);
+    refused(vec![boxed([f32::NAN, 1.0, 2.0, 2.0])], "not a finite");
+    refused(vec![boxed([3.0, 1.0, 2.0, 2.0])], "inverted");
+    refused(
+        vec![good.clone(), good.clone()],
+        "object 2 on frame 3 has a second box, expected at most one; the first is prompt 1",
+    );
+    refused(vec![prompt(0, 0)], "none of box");
+    refused(
+        vec![Prompt {
+            object: 0,
+            ..good.clone()
+        }],
+        "object is 0",
+    );
+    let pointed = |point| Prompt {
+        points: vec![point],
+        ..prompt(0, 1)
+    };
+    refused(vec![pointed([1.0, 1.0, 7.0])], "label 7");
+    refused(vec![pointed([1.0, f32::INFINITY, 1.0])], "not a finite");
+    let masked = |values: &[u8]| Prompt {
+        mask: Some(mask(values).unwrap()),
+        ..prompt(0, 1)
+    };
+    refused(vec![masked(&[0; 6])], "every pixel is 0");
+    let error = mask(&[1; 5]).unwrap_err().to_string();
+    assert!(error.contains("3x2: expected 6 values, got 5"), "{error}");
+    refused(
+        vec![Prompt {
+            bbox: good.bbox,
+            ..masked(&[1; 6])
+        }],
+        "a mask and a box or points",
+    );
 }
 
 #[track_caller]
@@ -295,7 +406,7 @@ fn wrong_files_are_refused() {
         ),
         (
             r#"[{"frame": 0, "object": 1, "box": [1,1,5,5], "box": [2,2,6,6]}]"#,
-            &["entry 1", "field `box` stands there twice"],
+            &["entry 1", "field `box` is given twice"],
         ),
         ("[", &["line 1"]),
         ("[]", &["the list is empty"]),
@@ -429,7 +540,8 @@ fn a_prompt_past_the_end_is_refused_before_tracking() {
     run.refuses(&[
         "entry 1 (frame 2, object 1)",
         "no frame 2",
-        "--max-frames 2",
+        "the run ends after 2 frames",
+        "raise --max-frames",
     ]);
     desk.holds(&["in", "prompts.json"]);
     desk.run(&["in", "--prompts", "prompts.json", "--out", "out"])

@@ -187,7 +187,7 @@ fn no_more_objects_than_asked_for_and_one_warning() {
     let ran = run(&desk, &["--discover-every", "1", "--max-objects", "2"]);
     ran.succeeds();
     assert_eq!(prompts(&desk), [(0, 1), (0, 2)]);
-    let warning = "2 objects are the most (--max-objects): from frame 1 on 2 proposals";
+    let warning = "the run may track 2 objects: from frame 1 on, 2 proposals that no object covered were left out";
     assert_eq!(ran.stderr.matches("--max-objects").count(), 1, "{ran:?}");
     assert!(ran.stderr.contains(warning), "{ran:?}");
     let ran = run(
@@ -268,12 +268,16 @@ fn files_that_propose_nothing_are_refused() {
     std::fs::write(desk.path("text.onnx"), "no graph").unwrap();
     let given = |file: &str| desk.run(&["in", "--out", "out", "--proposals", file]);
     given("none.onnx").refuses(&[
-        "--proposals none.onnx",
+        "proposal graph none.onnx",
         "cannot be read",
         "give an ONNX file",
     ]);
-    given("in").refuses(&["--proposals in", "cannot be read"]);
-    given("text.onnx").refuses(&["--proposals text.onnx", "no ONNX graph", "export the model"]);
+    given("in").refuses(&["proposal graph in", "cannot be read"]);
+    given("text.onnx").refuses(&[
+        "proposal graph text.onnx",
+        "no ONNX graph",
+        "export the model",
+    ]);
     let other = desk.bundle.dir.join("vision_encoder.onnx");
     given(other.to_str().unwrap()).refuses(&[
         "not a graph that proposes objects",
@@ -283,7 +287,7 @@ fn files_that_propose_nothing_are_refused() {
     ]);
     run(&desk, &["--proposal-size", "64"]).refuses(&["images of 32x32 only"]);
     run(&desk, &["--gt", "in", "--box", "1,1,9,9"])
-        .refuses(&["--gt cannot be used with --proposals and prompts"]);
+        .refuses(&["ground truth cannot be used with both proposals and prompts"]);
     desk.holds(&[FILE, "in", "text.onnx"]);
 
     // It is not replaced by what comes of it.
@@ -298,7 +302,7 @@ fn files_that_propose_nothing_are_refused() {
         "out/masks/g.onnx",
     ]);
     ran.refuses(&[
-        "the graph of --proposals out/masks/g.onnx",
+        "the graph of proposals out/masks/g.onnx",
         "it would be lost",
     ]);
 }

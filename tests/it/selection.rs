@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use snow_ort::runtime::recorded::{Behaviour, Recorded, Value};
@@ -126,7 +125,7 @@ fn track(chunk: usize, memory_selection: Option<f32>) -> Vec<Seen> {
         chunk,
     };
     let mut tracker =
-        Tracker::from_parts(spec, Rc::new(recorded.clone()), graphs, options).unwrap();
+        Tracker::from_parts(spec, Arc::new(recorded.clone()), graphs, options).unwrap();
     let prompts: Vec<Prompt> = [(1, 1.0), (2, 3.0)]
         .into_iter()
         .map(|(object, left)| Prompt {

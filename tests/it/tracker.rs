@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use snow_ort::media::mask::BinaryMask;
+use snow_ort::masks::Mask;
 use snow_ort::runtime::recorded::{Behaviour, Call, Recorded, Value};
 use snow_ort::runtime::{Backend, Element};
 use snow_ort::tracker::memory_bank::Slots;
@@ -138,8 +138,7 @@ impl Bench {
         };
         let options = TrackerOptions { num_frames, chunk };
         let tracker =
-            Tracker::from_parts(spec(), std::rc::Rc::new(recorded.clone()), graphs, options)
-                .unwrap();
+            Tracker::from_parts(spec(), Arc::new(recorded.clone()), graphs, options).unwrap();
         Self { tracker, recorded }
     }
 
@@ -250,11 +249,7 @@ fn prompts_are_scaled_to_the_models_image() {
 #[test]
 fn a_mask_prompt_takes_the_plain_features_and_stands_for_the_logits() {
     let mut bench = Bench::new(8, 10);
-    let mask = BinaryMask {
-        width: 4,
-        height: 4,
-        data: [1, 0, 0, 0].repeat(4),
-    };
+    let mask = Mask::from_fn(4, 4, |x, _| x == 0);
     bench.step(
         0,
         &[Prompt {

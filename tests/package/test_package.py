@@ -132,6 +132,12 @@ def test_a_package_lists_all_that_it_holds_and_comes_out_the_same_twice(tmp_path
     bom = json.loads((top / "bom.spdx.json").read_text())
     names = {package["name"] for package in bom["packages"]}
     assert {"onnxruntime", "ffmpeg", "ort", "serde", "libstdc++6", "models/snow-tiny-336-fp16"} <= names
+    crates = [package for package in bom["packages"] if "pkg:cargo/" in json.dumps(package.get("externalRefs", []))]
+    assert len(crates) > 50
+    assert all(package["licenseDeclared"] != "NOASSERTION" for package in crates)
+    texts = (top / "licences" / "rust-crates.txt").read_text()
+    assert all(f"{package['name']} {package['versionInfo']}: " in texts for package in crates)
+    assert "Permission is hereby granted" in texts
     notes = (top / "licences" / "SOURCES.md").read_text()
     assert "General Public License" in notes and "apt-get source gcc-" in notes
     assert "Microsoft" in (top / "licences" / "onnxruntime" / "LICENSE").read_text()

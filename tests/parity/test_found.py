@@ -114,7 +114,7 @@ def test_variants_that_find_their_objects_are_compared(workshop, truth):
         assert {"detector", "detector_masks", "memory_attention"} <= set(dict(variant["timing"]["stages_s"]))
     assert a["run"]["scores"]["objects_by"] == "overlap"
     page = (workshop.folder / "found" / "ab" / "index.html").read_text()
-    assert "What was found" in page and "“round dog”" in page and "of the ground truth alone" in page
+    assert "What was found" in page and "“round dog”" in page and "of the ground truth, not in the baseline" in page
 
     # What is there is used again, and another text is another run.
     again, same = compare(workshop, "ab", *TEXTS, *variants, "--gt", truth, *gates)
@@ -129,7 +129,7 @@ def test_a_detector_that_finds_nothing_has_nothing_to_compare(workshop):
     done, report = compare(workshop, "none", "--text", "a dog", "--follow=score_threshold=1.1", *variants)
     assert done.returncode == 0, done.stderr
     assert report["objects"] == 0 and report["variants"][1]["finds"]["found"] == 0
-    assert "a found nothing: there is nothing" in done.stdout
+    assert "a found no object, so there is nothing" in done.stdout
 
 
 def test_wrong_uses_of_ab_are_refused(workshop):

@@ -11,15 +11,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use snow_ort::bundle::{Bundle, Role};
 use snow_ort::media::{self, resize};
 use snow_ort::prompts::Prompts;
-use snow_ort::runtime::{
-    Backend, Element, Graph, GraphError, Host, Runtime, RuntimeOptions, Tensor,
-};
+use snow_ort::runtime::{Backend, Element, Engine, EngineOptions, Graph, GraphError, Host, Tensor};
 use snow_ort::tracker::{FrameResult, Graphs, ModelSpec, Tracker, TrackerOptions};
 
 /// Stands before the memory attention graph and changes what it is given.
 struct Tamper {
     inner: Box<dyn Graph>,
-    runtime: Runtime,
+    engine: Engine,
     how: String,
     previous: Option<Tensor>,
 }
@@ -27,7 +25,7 @@ struct Tamper {
 impl Tamper {
     fn shifted(&self, tensor: &Tensor, shift: impl Fn(f32) -> f32) -> Result<Vec<f32>, GraphError> {
         Ok(self
-            .runtime
+            .engine
             .download(tensor)?
             .into_iter()
             .map(shift)
@@ -35,7 +33,7 @@ impl Tamper {
     }
 
     fn empty_like(&self, tensor: &Tensor) -> Result<Tensor, GraphError> {
-        self.runtime
+        self.engine
             .empty(tensor.element(), &[tensor.shape()[0], 0, tensor.shape()[2]])
     }
 
@@ -70,7 +68,7 @@ impl Graph for Tamper {
                 if entries > 1 {
                     let kept = Self::integers(time, inputs, 1)[..entries - 1].repeat(rows);
                     let empty = self.empty_like(&changed["memory_0"])?;
-                    let time = self.runtime.upload(&[rows, entries - 1], Host::I64(kept))?;
+                    let time = self.engine.upload(&[rows, entries - 1], Host::I64(kept))?;
                     changed.insert(format!("memory_{}", entries - 1), empty);
                     changed.insert("memory_time".to_owned(), time);
                 }
@@ -80,14 +78,14 @@ impl Graph for Tamper {
                 let shape = time.shape().to_vec();
                 let mut rows = Self::integers(time, inputs, shape[0]);
                 rows.iter_mut().for_each(|row| *row = (*row + 1) % 7);
-                let time = self.runtime.upload(&shape, Host::I64(rows))?;
+                let time = self.engine.upload(&shape, Host::I64(rows))?;
                 changed.insert("memory_time".to_owned(), time);
             }
             "shifted-pointer-time" => {
                 let time = &changed["pointer_time"];
                 let shape = time.shape().to_vec();
                 let data = self.shifted(time, |time| time + 1.0 / 15.0)?;
-                let time = self.runtime.upload(&shape, Host::F32(data))?;
+                let time = self.engine.upload(&shape, Host::F32(data))?;
                 changed.insert("pointer_time".to_owned(), time);
             }
             "no-pointers" => {
@@ -97,7 +95,7 @@ impl Graph for Tamper {
                     }
                 }
                 let time = self
-                    .runtime
+                    .engine
                     .empty(Element::F32, &[changed["pointer_time"].shape()[0], 0])?;
                 changed.insert("pointer_time".to_owned(), time);
             }
@@ -137,7 +135,7 @@ fn write_frame(folder: &Path, result: &FrameResult) -> Result<()> {
     let masks = result
         .objects
         .iter()
-        .flat_map(|object| object.low_res.iter().copied())
+        .flat_map(|object| object.low_res.values().iter().copied())
         .collect();
     let scores = result.objects.iter().map(|object| object.score).collect();
     let ids = result
@@ -181,7 +179,7 @@ fn main() -> Result<()> {
     }
     let prompts = Prompts::load(&[], Some(prompts))?.into_frames();
     let bundle = Bundle::open(bundle)?;
-    let load = || Runtime::load(&RuntimeOptions::default());
+    let load = || Engine::load(&EngineOptions::default());
     let graph = |role: Role, name: &str| -> Result<Box<dyn Graph>> {
         let path = bundle.graph_path(role).context("graph is missing")?;
         Ok(load()?.load(name, &path)?)
@@ -190,7 +188,7 @@ fn main() -> Result<()> {
         vision_encoder: graph(Role::VisionEncoder, "vision_encoder")?,
         memory_attention: Box::new(Tamper {
             inner: graph(Role::MemoryAttention, "memory_attention")?,
-            runtime: load()?,
+            engine: load()?,
             how,
             previous: None,
         }),
@@ -204,7 +202,7 @@ fn main() -> Result<()> {
         num_frames,
         chunk: 8,
     };
-    let mut tracker = Tracker::from_parts(spec, std::rc::Rc::new(load()?), graphs, options)?;
+    let mut tracker = Tracker::from_parts(spec, std::sync::Arc::new(load()?), graphs, options)?;
     while let Some(frame) = source.next_frame()? {
         let image = resize::resize_frame(&frame, side)?;
         let prompts = prompts.get(&frame.index).cloned().unwrap_or_default();

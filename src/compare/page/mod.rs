@@ -1,239 +1,139 @@
-//! report/index.html: one file that needs nothing else.
+//! index.html: the page of a comparison, one file that loads nothing else.
 
+mod cards;
+mod charts;
 mod cost;
-mod found;
-mod sections;
+mod data;
+mod method;
+mod series;
+mod tables;
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use askama::Template;
 
+use self::cards::{Cards, Swatch};
+use self::charts::{Bars, Lines, Series};
+use self::cost::Time;
+use self::data::Data;
+use self::tables::Found;
+use super::agreement::LOST;
+use super::error::AbError;
 use super::numbers::Numbers;
-use super::report::{AbReport, ShownFrame, VariantReport, Worst};
+use super::picture::Picture;
+use super::report::{AbReport, VariantReport};
+use super::table;
 
-/// The name under which the ground truth is shown beside the variants. No variant can have it.
-pub const GROUND_TRUTH: &str = "ground truth";
-
-const TEMPLATE: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
 const JS: &str = include_str!("page.js");
 
-/// The pictures of a frame that the page shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// The frame as JPEG.
-    pub jpeg: Vec<u8>,
-    /// Masks as transparent PNGs, by the name of the variant, or [`GROUND_TRUTH`]; those without a mask are left out.
-    pub masks: BTreeMap<String, Vec<u8>>,
-}
-
-/// What the page's program reads.
-#[derive(Debug, Serialize)]
-struct Data<'a> {
-    sources: Vec<&'a str>,
-    frames: Vec<Shown<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
-    frame: u64,
-    worst: Option<Worst>,
-    among_worst: bool,
-    image: String,
-    masks: BTreeMap<&'a str, String>,
-    /// The lowest IoU of an object, by variant.
-    iou: BTreeMap<&'a str, f64>,
-    /// Mean J&F over objects, by variant.
-    score: BTreeMap<&'a str, f64>,
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'a> {
+    report: &'a AbReport,
+    title: String,
+    clip: String,
+    baseline: &'a str,
+    failed: Vec<&'a str>,
+    /// The warnings, without those that the failures repeat.
+    warnings: Vec<&'a str>,
+    variants: Cards,
+    found: Option<Found>,
+    data: &'a Data<'a>,
+    json: String,
+    /// The numbers of the objects in the pictures, with their descriptions.
+    key: Vec<(Swatch, u32, String)>,
+    scores: Option<Lines>,
+    ious: Option<Lines>,
+    time: Option<Time>,
+    memory: Vec<(&'static str, Bars)>,
+    objects: Option<Cards>,
+    method: Vec<(String, String)>,
 }
 
 /// The page of a comparison; `pictures` are those of `report.shown`, in the same order.
-pub fn render(report: &AbReport, pictures: &[Picture]) -> String {
+///
+/// # Errors
+/// [`AbError::Page`].
+pub fn render(report: &AbReport, pictures: &[Picture]) -> Result<String, AbError> {
     let numbers = Numbers::of(&report.variants);
-    let data = Data {
-        sources: sources(report, pictures),
-        frames: report
-            .shown
-            .iter()
-            .zip(pictures)
-            .map(|(frame, picture)| shown(report, numbers.as_ref(), frame, picture))
-            .collect(),
-    };
-    // In a script element nothing but its end has a meaning.
-    let data = serde_json::to_string(&data)
-        .unwrap_or_default()
-        .replace("</", "<\\/")
-        .replace("<!--", "<\\u0021--");
+    let data = Data::new(report, numbers.as_ref(), pictures);
     let names: Vec<&str> = report.variants.iter().map(|v| v.name.as_str()).collect();
-    let parts = [
-        (
-            "title",
-            escape(&format!(
-                "{}: {}",
-                names.join(" against "),
-                report.clip.path
-            )),
-        ),
-        ("css", CSS.trim_end().to_owned()),
-        ("clip", sections::clip(report)),
-        ("verdict", escape(&report.verdict.sentence)),
-        ("also", sections::also(report)),
-        ("warnings", sections::warnings(report)),
-        ("requirements", sections::requirements(report)),
-        ("table", sections::table(report)),
-        ("found", found::section(report, numbers.as_ref())),
-        (
-            "viewer",
-            sections::viewer(report, numbers.as_ref(), !pictures.is_empty()),
-        ),
-        ("quality", sections::quality(report)),
-        ("time", cost::time(report)),
-        ("memory", cost::memory(report)),
-        ("objects", sections::objects(report)),
-        ("how", sections::how(report)),
-        ("data", data),
-        ("js", JS.trim_end().to_owned()),
-    ];
-    fill(TEMPLATE, &parts)
-}
-
-/// Puts parts in the place of `{{name}}`; what a part contains is not looked at again.
-fn fill(template: &str, parts: &[(&str, String)]) -> String {
-    let mut text = String::new();
-    let mut rest = template;
-    while let Some((before, behind)) = rest.split_once("{{") {
-        let (name, after) = behind.split_once("}}").unwrap_or((behind, ""));
-        text.push_str(before);
-        if let Some((_, part)) = parts.iter().find(|(known, _)| *known == name) {
-            text.push_str(part);
-        }
-        rest = after;
-    }
-    text.push_str(rest);
-    text
-}
-
-/// Ground truth first, then the variants that have a run.
-fn sources<'a>(report: &'a AbReport, pictures: &[Picture]) -> Vec<&'a str> {
-    let truth = pictures
-        .iter()
-        .any(|picture| picture.masks.contains_key(GROUND_TRUTH));
-    let ran = report
-        .variants
-        .iter()
-        .filter(|variant| variant.run.is_some());
-    let mut sources: Vec<&str> = ran.map(|variant| variant.name.as_str()).collect();
-    if truth {
-        sources.push(GROUND_TRUTH);
-    }
-    sources
-}
-
-fn shown<'a>(
-    report: &'a AbReport,
-    numbers: Option<&Numbers>,
-    frame: &'a ShownFrame,
-    picture: &'a Picture,
-) -> Shown<'a> {
-    let number = frame.frame;
-    let of_variants = |value: &dyn Fn(&VariantReport) -> Option<f64>| {
-        let variants = report.variants.iter();
-        variants
-            .filter_map(|variant| Some((variant.name.as_str(), value(variant)?)))
-            .collect()
+    let failed = report.variants.iter().filter(|v| v.error.is_some());
+    let failed: Vec<&str> = failed.map(|variant| variant.name.as_str()).collect();
+    let prompted = report.prompts.iter();
+    let key: BTreeMap<u32, String> = match &numbers {
+        Some(numbers) => numbers.shown.clone(),
+        None => prompted.map(|p| (p.object, String::new())).collect(),
     };
-    let encoded =
-        |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
-    Shown {
-        frame: number,
-        worst: frame.worst.clone().map(|mut worst| {
-            if let (Some(numbers), true) = (numbers, worst.of_variant) {
-                worst.object = numbers.of_run(&worst.variant, worst.object);
-            }
-            worst
-        }),
-        among_worst: frame.among_worst,
-        image: encoded("jpeg", &picture.jpeg),
-        masks: picture
-            .masks
-            .iter()
-            .map(|(name, bytes)| (name.as_str(), encoded("png", bytes)))
+    let key = key.into_iter();
+    let page = Page {
+        title: format!("{}: {}", names.join(" against "), report.clip.path),
+        clip: clip(report),
+        baseline: names.first().copied().unwrap_or_default(),
+        warnings: warnings(report, &failed),
+        failed,
+        variants: tables::variants(report),
+        found: tables::found(report, numbers.as_ref()),
+        json: data.json(),
+        data: &data,
+        key: key
+            .map(|(number, what)| (Swatch::of_object(number), number, what))
             .collect(),
-        iou: of_variants(&|variant| {
-            variant
-                .agreement
-                .as_ref()?
-                .worst_per_frame()
-                .get(&number)
-                .copied()
-        }),
-        score: of_variants(&|variant| {
-            let scores = scores_per_frame(variant);
-            scores
-                .iter()
-                .find(|(frame, _)| *frame == number)
-                .map(|(_, value)| *value)
-        }),
-    }
+        scores: lines(
+            report,
+            series::scores,
+            "J&F against ground truth over frames",
+        ),
+        ious: lines(report, series::ious, "IoU with the baseline over frames"),
+        time: cost::time(report),
+        memory: cost::memory(report),
+        objects: tables::objects(report),
+        method: method::method(report),
+        report,
+    };
+    Ok(page.render()?)
 }
 
-/// Mean J&F over objects of each annotated frame.
-fn scores_per_frame(variant: &VariantReport) -> Vec<(u64, f64)> {
-    let scores = variant.run.as_ref().and_then(|run| run.scores.as_ref());
-    let frames = scores.iter().flat_map(|scores| &scores.objects);
-    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    for score in frames.flat_map(|object| &object.per_frame) {
-        let sum = sums.entry(score.frame).or_default();
-        sum.0 += (score.j + score.f) / 2.0;
-        sum.1 += 1.0;
-    }
-    sums.into_iter()
-        .map(|(frame, (sum, count))| (frame, sum / count))
-        .collect()
+fn clip(report: &AbReport) -> String {
+    let clip = &report.clip;
+    let truth = match &report.ground_truth {
+        Some(dir) => format!(", ground truth {dir}"),
+        None => String::new(),
+    };
+    format!(
+        "{}: {} frames of {}x{} pixels, {}{truth}; baseline {}",
+        clip.path,
+        clip.frames,
+        clip.width,
+        clip.height,
+        table::tracked(report),
+        report.variants.first().map_or("", |variant| &variant.name),
+    )
 }
 
-/// Mean IoU over objects of each frame.
-fn ious_per_frame(variant: &VariantReport) -> Vec<(u64, f64)> {
-    let objects = variant
-        .agreement
-        .iter()
-        .flat_map(|agreement| &agreement.objects);
-    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    for frame in objects.flat_map(|object| &object.per_frame) {
-        let sum = sums.entry(frame.frame).or_default();
-        sum.0 += frame.iou;
-        sum.1 += 1.0;
-    }
-    sums.into_iter()
-        .map(|(frame, (sum, count))| (frame, sum / count))
-        .collect()
+/// The warnings without those of failures: these are long, and the table has them.
+fn warnings<'a>(report: &'a AbReport, failed: &[&str]) -> Vec<&'a str> {
+    let of_failure = |warning: &&str| {
+        let mut names = failed.iter();
+        names.any(|name| warning.starts_with(&format!("{name} failed: ")))
+    };
+    let all = report.verdict.warnings.iter().map(String::as_str);
+    all.filter(|warning| !of_failure(warning)).collect()
 }
 
-/// Text as it stands in HTML, in quotes too.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_put_in_their_places_and_not_looked_at() {
-        let parts = [("a", "{{b}}".to_owned()), ("b", "x".to_owned())];
-        assert_eq!(fill("1{{a}}2{{b}}3{{c}}4", &parts), "1{{b}}2x34");
-        assert_eq!(escape("a<b & \"c\">"), "a&lt;b &amp; &quot;c&quot;&gt;");
-    }
+/// A plot of the variants that have values; `None` if none has.
+fn lines(
+    report: &AbReport,
+    points: fn(&VariantReport) -> Vec<(u64, f64)>,
+    what: &str,
+) -> Option<Lines> {
+    let all = report.variants.iter().enumerate();
+    let all = all.map(|(place, variant)| Series {
+        place,
+        name: &variant.name,
+        points: points(variant),
+    });
+    let series: Vec<Series<'_>> = all.filter(|series| !series.points.is_empty()).collect();
+    (!series.is_empty()).then(|| Lines::new(&series, report.clip.frames, what))
 }

@@ -1,14 +1,14 @@
-//! The bundle, and how its graphs ran on each provider.
+//! Findings about the bundle and the results of its graphs on each provider.
 
 use super::super::attention::MATERIALISING;
 use super::super::facts::{BundleFacts, Facts, GraphFacts, ProviderFacts};
-use super::super::golden::{Ladder, ladder};
-use super::super::{Finding, Severity};
-use super::{ended_early, finding, severity_of, tried};
+use super::super::finding::{Finding, Severity};
+use super::super::golden::{Tolerance, tolerance};
+use super::rules::{ended_early, finding, severity_of, trial_of};
 use crate::bundle::Precision;
 use crate::size;
 
-/// Operators that are worth a GPU: a model's time is in these.
+/// Operators that take most of a model's time, and so belong on a GPU.
 const HEAVY: [&str; 13] = [
     "Attention",
     "Conv",
@@ -25,16 +25,17 @@ const HEAVY: [&str; 13] = [
     "RotaryEmbedding",
 ];
 
-/// Graphs with so many tokens that a matrix of scores matters.
+/// Graphs with so many tokens that a matrix of attention scores takes much memory.
 const MANY_TOKENS: [&str; 3] = ["vision_encoder", "memory_attention", "detector"];
 
+/// All findings of this subject.
 pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     let Some(bundle) = &facts.bundle else {
         let why = facts.no_bundle.as_deref().unwrap_or("none was named");
         findings.push(finding(
             Severity::Note,
             "no-bundle",
-            format!("no bundle was looked at: {why}"),
+            format!("no bundle was checked: {why}"),
             "give one with --model DIR, or make one with `snow-export`".to_owned(),
         ));
         return;
@@ -44,13 +45,13 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(finding(Severity::Error, "bundle-damaged", what, fix));
         return;
     }
-    itself(facts, bundle, findings);
+    properties(facts, bundle, findings);
     for provider in facts.providers.iter().filter(|tried| tried.serves) {
-        ran(facts, bundle, provider, findings);
+        results(facts, bundle, provider, findings);
     }
 }
 
-/// A message of the bundle's reader ends in what to do, after its last semicolon.
+/// Splits an error of the bundle's reader into what is wrong and what to do, which follows after its last semicolon.
 fn what_and_fix(message: &str) -> (String, String) {
     match message.rsplit_once("; ") {
         Some((what, fix)) => (what.to_owned(), fix.to_owned()),
@@ -61,20 +62,22 @@ fn what_and_fix(message: &str) -> (String, String) {
     }
 }
 
+/// The bundle's precision; `None` if unknown.
 pub(super) fn precision(bundle: &BundleFacts) -> Option<Precision> {
     let known = [Precision::Fp32, Precision::Fp16, Precision::Int8];
     let name = bundle.precision.as_deref()?;
     known.into_iter().find(|known| known.to_string() == name)
 }
 
-fn itself(facts: &Facts, bundle: &BundleFacts, findings: &mut Vec<Finding>) {
+/// Findings about the bundle alone.
+fn properties(facts: &Facts, bundle: &BundleFacts, findings: &mut Vec<Finding>) {
     let dir = bundle.dir.display();
     if bundle.golden_graphs == 0 {
         findings.push(finding(
             Severity::Note,
             "no-golden",
             format!(
-                "{dir} has no golden vectors: that its graphs compute what the reference does cannot be checked here"
+                "{dir} has no golden vectors, so its graphs cannot be checked against the reference here"
             ),
             "export it without `--golden-frames 0` for a check on this machine".to_owned(),
         ));
@@ -87,19 +90,25 @@ fn itself(facts: &Facts, bundle: &BundleFacts, findings: &mut Vec<Finding>) {
             "use a bundle of a trained checkpoint for anything but tests".to_owned(),
         ));
     }
-    let on_gpu = tried(facts, "cuda").is_some_and(|tried| tried.serves);
+    let on_gpu = trial_of(facts, "cuda").is_some_and(|tried| tried.serves);
     if precision(bundle) == Some(Precision::Fp16) && !on_gpu {
         findings.push(finding(
             Severity::Note,
             "fp16-on-processor",
-            format!("{dir} is fp16, which saves space on a processor, but no time"),
+            format!("{dir} is fp16, which saves memory on a processor, but no time"),
             "export it with --precision fp32, or with --precision int8 for half the time"
                 .to_owned(),
         ));
     }
 }
 
-fn ran(facts: &Facts, bundle: &BundleFacts, tried: &ProviderFacts, findings: &mut Vec<Finding>) {
+/// Findings about the trial of a provider that works.
+fn results(
+    facts: &Facts,
+    bundle: &BundleFacts,
+    tried: &ProviderFacts,
+    findings: &mut Vec<Finding>,
+) {
     let provider = tried.provider.as_str();
     let severity = severity_of(provider, facts);
     if let Some(failure) = &tried.failure {
@@ -121,7 +130,7 @@ fn ran(facts: &Facts, bundle: &BundleFacts, tried: &ProviderFacts, findings: &mu
                 },
             ));
         }
-        findings.extend(precision(bundle).and_then(|precision| off(provider, graph, precision)));
+        findings.extend(precision(bundle).and_then(|precision| golden(provider, graph, precision)));
         if provider != "cpu" {
             findings.extend(on_processor(provider, graph, precision(bundle)));
             findings.extend(materialised(provider, graph));
@@ -130,17 +139,21 @@ fn ran(facts: &Facts, bundle: &BundleFacts, tried: &ProviderFacts, findings: &mu
     findings.extend(memory(provider, tried, severity));
 }
 
-/// Golden vectors that are further off than rounding. A provider that computes wrongly in silence is never only a warning.
-fn off(provider: &str, graph: &GraphFacts, precision: Precision) -> Option<Finding> {
+/// The finding if an output's distance from its golden vectors is more than rounding. Wrong values are always an error, also on a
+/// provider that the user does not require.
+fn golden(provider: &str, graph: &GraphFacts, precision: Precision) -> Option<Finding> {
     let golden = graph.golden.as_ref()?;
-    let Ladder { rounding, doubtful } = ladder(precision);
+    let Tolerance {
+        rounding,
+        wrong_above,
+    } = tolerance(precision);
     let place = format!("{provider}, graph {}, output {}", graph.role, golden.output);
     let fix = || {
         match provider {
         "cpu" => "export the bundle again with this version of snow-export; if that does not help, use the version of ONNX \
                   Runtime that `snow-ort inspect` says it was checked with"
             .to_owned(),
-        _ => "use --provider cpu until it is right; try another version of ONNX Runtime, and report it with \
+        _ => "use --provider cpu until it is fixed; try another version of ONNX Runtime, and report it with \
               `snow-ort doctor --json -`"
             .to_owned(),
     }
@@ -149,13 +162,13 @@ fn off(provider: &str, graph: &GraphFacts, precision: Precision) -> Option<Findi
         None => Some(finding(
             Severity::Error,
             "golden-wrong",
-            format!("{place}: values that are not finite, where the reference's are"),
+            format!("{place}: values are not finite, but the reference's are"),
             match precision {
-                Precision::Fp16 => format!("{}; an fp32 bundle cannot overflow so", fix()),
+                Precision::Fp16 => format!("{}; an fp32 bundle does not overflow there", fix()),
                 _ => fix(),
             },
         )),
-        Some(distance) if distance > doubtful => Some(finding(
+        Some(distance) if distance > wrong_above => Some(finding(
             Severity::Error,
             "golden-wrong",
             format!(
@@ -176,19 +189,20 @@ fn off(provider: &str, graph: &GraphFacts, precision: Precision) -> Option<Findi
     }
 }
 
+/// The finding if heavy nodes run on the processor instead of the GPU.
 fn on_processor(
     provider: &str,
     graph: &GraphFacts,
     precision: Option<Precision>,
 ) -> Option<Finding> {
-    let left: Vec<String> = graph
+    let heavy: Vec<String> = graph
         .placement
         .iter()
         .filter(|placed| placed.provider == "CPUExecutionProvider")
         .filter(|placed| HEAVY.contains(&placed.operator.as_str()))
         .map(|placed| format!("{} {}", placed.nodes, placed.operator))
         .collect();
-    if left.is_empty() {
+    if heavy.is_empty() {
         return None;
     }
     Some(finding(
@@ -197,7 +211,7 @@ fn on_processor(
         format!(
             "{provider}, graph {}: {} run on the processor, and their tensors are copied there and back",
             graph.role,
-            left.join(", ")
+            heavy.join(", ")
         ),
         match precision {
             Some(Precision::Int8) => "int8 is for processors: export the bundle with --precision fp16".to_owned(),
@@ -208,6 +222,7 @@ fn on_processor(
     ))
 }
 
+/// The finding if attention over many tokens ran in the kernel that holds all scores.
 fn materialised(provider: &str, graph: &GraphFacts) -> Option<Finding> {
     if !MANY_TOKENS.contains(&graph.role.as_str()) {
         return None;
@@ -224,11 +239,12 @@ fn materialised(provider: &str, graph: &GraphFacts) -> Option<Finding> {
             graph.role, kernel.nodes, kernel.operator, kernel.dtype, kernel.kernel
         ),
         "export the bundle with --precision fp16 and this version of snow-export, for which fused kernels exist from sm_50 \
-         on; until then follow fewer objects at a lower resolution (`snow-ort plan` says what it takes)"
+         on; until then track fewer objects at a lower resolution (`snow-ort plan` shows the memory needed)"
             .to_owned(),
     ))
 }
 
+/// The finding if the objects do not fit in memory.
 fn memory(provider: &str, tried: &ProviderFacts, severity: Severity) -> Option<Finding> {
     let memory = tried.memory.as_ref()?;
     if memory.objects <= memory.most_objects {
@@ -242,9 +258,9 @@ fn memory(provider: &str, tried: &ProviderFacts, severity: Severity) -> Option<F
                 _ => "end other programs on that GPU, or use a bundle of a lower resolution or in fp16".to_owned(),
             },
         ),
-        most => (
+        max => (
             Severity::Warning,
-            format!("follow {most} at once, or use a bundle of a lower resolution"),
+            format!("track {max} at once, or use a bundle of a lower resolution"),
         ),
     };
     let objects = match memory.objects {
@@ -255,7 +271,7 @@ fn memory(provider: &str, tried: &ProviderFacts, severity: Severity) -> Option<F
         severity,
         "memory-too-small",
         format!(
-            "{provider}: following {objects} takes {}, but {} are free for graphs",
+            "{provider}: tracking {objects} takes {}, but {} are free for graphs",
             size::show(match memory.objects {
                 1 => memory.one_object_bytes,
                 _ => memory.total_bytes,

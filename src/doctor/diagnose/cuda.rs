@@ -1,17 +1,14 @@
-//! The GPU, its driver, and what the library has for it.
+//! Findings about the GPU, its driver, and the library's part for GPUs.
 
 use super::super::facts::{Compute, CudaFacts, Facts, Gpu};
+use super::super::finding::{Finding, Severity};
+use super::super::gpu_code::runs_on;
 use super::super::packages::{self, CUDNN_WITHOUT_OLDER, FIRST_OF_LATER, LATER, OLDER, Wheel};
-use super::super::{Finding, Severity};
-use super::{earlier, finding, install, severity_of, tried};
-use crate::doctor::elf::{Kernels, numbers};
+use super::rules::{
+    chosen_gpu, finding, install, is_before, library_version, numbers, severity_of, trial_of,
+};
 
 const CUDA: &str = "cuda";
-
-/// The GPU that graphs would run on.
-pub(super) fn chosen(facts: &Facts) -> Option<&Gpu> {
-    facts.gpus.iter().find(|gpu| gpu.index == facts.device_id)
-}
 
 pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     if facts.library.path.is_none() {
@@ -19,14 +16,14 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     }
     let before = findings.len();
     let failed = severity_of(CUDA, facts);
-    match (&facts.library.cuda, chosen(facts)) {
+    match (&facts.library.cuda, chosen_gpu(facts)) {
         (_, None) if !facts.gpus.is_empty() => findings.push(no_such_gpu(facts, failed)),
         (None, Some(gpu)) => findings.push(cpu_only(facts, Some(gpu), failed)),
         (None, None) if failed == Severity::Error => findings.push(cpu_only(facts, None, failed)),
         (cuda, None) => findings.extend(no_driver(facts, cuda.is_some())),
         (Some(cuda), Some(gpu)) => {
-            // Whatever the files look like: what serves is in order.
-            let serves = tried(facts, CUDA).is_some_and(|tried| tried.serves);
+            // If the provider works, problems of files do not matter.
+            let serves = trial_of(facts, CUDA).is_some_and(|tried| tried.serves);
             let severity = if serves { Severity::Note } else { failed };
             with_gpu(facts, cuda, gpu, severity, findings);
         }
@@ -34,12 +31,12 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     let explained = findings[before..]
         .iter()
         .any(|finding| finding.severity >= failed);
-    let served = tried(facts, CUDA).filter(|tried| tried.serves);
-    if explained || served.is_some() {
+    let trial = trial_of(facts, CUDA).filter(|tried| !tried.serves);
+    if explained {
         return;
     }
-    if let Some(failure) = tried(facts, CUDA).and_then(|tried| tried.failure.as_ref())
-        && chosen(facts).is_some()
+    if let Some(failure) = trial.and_then(|tried| tried.failure.as_ref())
+        && chosen_gpu(facts).is_some()
     {
         findings.push(finding(
             failed,
@@ -51,24 +48,16 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn no_such_gpu(facts: &Facts, severity: Severity) -> Finding {
-    let most = facts.gpus.iter().map(|gpu| gpu.index).max().unwrap_or(0);
+    let last = facts.gpus.iter().map(|gpu| gpu.index).max().unwrap_or(0);
     finding(
         severity,
         "no-such-gpu",
         format!(
-            "--device-id {}: nvidia-smi lists GPUs 0 to {most} only",
+            "--device-id {}: nvidia-smi lists GPUs 0 to {last} only",
             facts.device_id
         ),
-        format!("give --device-id 0 to {most}"),
+        format!("give --device-id 0 to {last}"),
     )
-}
-
-fn version(facts: &Facts) -> &str {
-    facts
-        .library
-        .version
-        .as_deref()
-        .unwrap_or("of unknown version")
 }
 
 fn cpu_only(facts: &Facts, gpu: Option<&Gpu>, severity: Severity) -> Finding {
@@ -78,9 +67,9 @@ fn cpu_only(facts: &Facts, gpu: Option<&Gpu>, severity: Severity) -> Finding {
         .as_deref()
         .unwrap_or("".as_ref())
         .display();
-    let whose = match gpu {
-        Some(gpu) => format!("{} ({}) lies idle", gpu.name, gpu.compute),
-        None => "--provider cuda cannot serve, and nvidia-smi shows no GPU".to_owned(),
+    let effect = match gpu {
+        Some(gpu) => format!("{} ({}) is idle", gpu.name, gpu.compute),
+        None => "--provider cuda does not work, and nvidia-smi lists no GPU".to_owned(),
     };
     let fix = match gpu.map(|gpu| packages::wheel(gpu.compute)) {
         Some(None) => no_wheel(),
@@ -96,9 +85,9 @@ fn cpu_only(facts: &Facts, gpu: Option<&Gpu>, severity: Severity) -> Finding {
         severity,
         "cpu-only-library",
         format!(
-            "ONNX Runtime {} at {path} is a library for the processor, without \
-             libonnxruntime_providers_cuda.so: {whose}",
-            version(facts)
+            "ONNX Runtime {} at {path} is a library for processors, without \
+             libonnxruntime_providers_cuda.so: {effect}",
+            library_version(facts)
         ),
         fix,
     )
@@ -110,7 +99,7 @@ fn no_wheel() -> String {
         .to_owned()
 }
 
-/// What it means that no GPU is shown; nothing for a machine without one and a library for the processor.
+/// The finding if no GPU is listed; `None` on a machine without one and with a library for processors.
 fn no_driver(facts: &Facts, for_gpus: bool) -> Option<Finding> {
     let driver = &facts.driver;
     let failed = severity_of(CUDA, facts);
@@ -134,14 +123,14 @@ fn no_driver(facts: &Facts, for_gpus: bool) -> Option<Finding> {
             "no-driver",
             format!("{there}no GPU can be used: {why}{library}"),
             format!(
-                "install NVIDIA's driver, {} or later, and load it (`modprobe nvidia`, or a restart); in a container, pass \
-                 the GPUs on (`docker run --gpus all`)",
+                "install NVIDIA's driver, {} or later, and load it (`modprobe nvidia`, or a restart); in a container, give it \
+                 the GPUs (`docker run --gpus all`)",
                 facts
                     .library
                     .cuda
                     .as_ref()
                     .and_then(|cuda| cuda.cuda_major)
-                    .map_or(LATER.driver, least_driver)
+                    .map_or(LATER.driver, oldest_driver)
             ),
         ));
     }
@@ -150,18 +139,18 @@ fn no_driver(facts: &Facts, for_gpus: bool) -> Option<Finding> {
             Severity::Note,
             "no-gpu",
             format!(
-                "ONNX Runtime {} is a library for NVIDIA GPUs, but there is none: {why}{library}",
-                version(facts)
+                "ONNX Runtime {} is a library for NVIDIA GPUs, but the machine has none: {why}{library}",
+                library_version(facts)
             ),
-            "nothing, where there is no GPU: it serves the processor as well; in a container, pass the GPUs on \
+            "nothing, if the machine has no GPU: the library also works on the processor; in a container, give it the GPUs \
              (`docker run --gpus all`)"
                 .to_owned(),
         )
     })
 }
 
-/// First version of the driver for a CUDA.
-fn least_driver(cuda_major: u32) -> &'static str {
+/// The oldest driver that works with a CUDA version.
+fn oldest_driver(cuda_major: u32) -> &'static str {
     let wheel = [LATER, OLDER]
         .into_iter()
         .find(|wheel| wheel.cuda_major == cuda_major);
@@ -176,7 +165,7 @@ fn with_gpu(
     findings: &mut Vec<Finding>,
 ) {
     if let Some(found) = no_kernels(facts, cuda, gpu, severity) {
-        // Whatever else is wrong with this library: it is to be replaced.
+        // The library must be replaced, so that its other problems do not matter.
         findings.push(found);
         return;
     }
@@ -186,7 +175,7 @@ fn with_gpu(
             severity,
             "no-libcuda",
             format!(
-                "nvidia-smi shows {}, but the loader finds no libcuda.so.1",
+                "nvidia-smi lists {}, but the loader finds no libcuda.so.1",
                 gpu.name
             ),
             "install the driver's compute libraries (on Debian and Ubuntu libcuda1 or libnvidia-compute of the driver's \
@@ -207,12 +196,12 @@ fn list(kernels: &[Compute]) -> String {
 fn no_kernels(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) -> Option<Finding> {
     let known = !cuda.kernels.is_empty() || !cuda.portable.is_empty();
     let has = if known {
-        if Kernels::serve(&cuda.kernels, &cuda.portable, gpu.compute) {
+        if runs_on(&cuda.kernels, &cuda.portable, gpu.compute) {
             return None;
         }
         format!("has kernels for {} only", list(&cuda.kernels))
     } else {
-        // The file does not tell; CUDA 13 serves nothing older.
+        // The file does not list its kernels. CUDA 13 has none for older GPUs.
         let later = cuda
             .cuda_major
             .is_some_and(|major| major >= LATER.cuda_major)
@@ -220,7 +209,7 @@ fn no_kernels(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) ->
                 .library
                 .version
                 .as_deref()
-                .is_some_and(|version| !earlier(version, "1.27"));
+                .is_some_and(|version| !is_before(version, "1.27"));
         if !later || gpu.compute >= FIRST_OF_LATER {
             return None;
         }
@@ -237,7 +226,7 @@ fn no_kernels(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) ->
             "{} is {}, but ONNX Runtime {} (CUDA {}) {has}",
             gpu.name,
             gpu.compute,
-            version(facts),
+            library_version(facts),
             cuda.cuda_major
                 .map_or("of unknown version".to_owned(), |major| major.to_string()),
         ),
@@ -247,11 +236,11 @@ fn no_kernels(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) ->
 
 fn old_driver(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) -> Option<Finding> {
     let major = cuda.cuda_major?;
-    let least = least_driver(major);
-    if !earlier(&gpu.driver, least) {
+    let oldest = oldest_driver(major);
+    if !is_before(&gpu.driver, oldest) {
         return None;
     }
-    let another = match major == LATER.cuda_major && !earlier(&gpu.driver, OLDER.driver) {
+    let another = match major == LATER.cuda_major && !is_before(&gpu.driver, OLDER.driver) {
         true => format!(", or install {}: {}", OLDER.words(), OLDER.command()),
         false => String::new(),
     };
@@ -259,11 +248,11 @@ fn old_driver(facts: &Facts, cuda: &CudaFacts, gpu: &Gpu, severity: Severity) ->
         severity,
         "driver-too-old",
         format!(
-            "the driver is {}, but ONNX Runtime {} is built for CUDA {major}, which needs {least} or later",
+            "the driver is {}, but ONNX Runtime {} is built for CUDA {major}, which needs {oldest} or later",
             gpu.driver,
-            version(facts)
+            library_version(facts)
         ),
-        format!("update NVIDIA's driver to {least} or later{another}"),
+        format!("update NVIDIA's driver to {oldest} or later{another}"),
     ))
 }
 
@@ -288,7 +277,7 @@ fn off_path(cuda: &CudaFacts, severity: Severity) -> Option<Finding> {
         severity,
         "libraries-off-path",
         format!(
-            "{} are installed, but not where the loader looks",
+            "{} are installed, but not where the loader searches",
             names.join(", ")
         ),
         format!(
@@ -302,7 +291,7 @@ fn missing(cuda: &CudaFacts, severity: Severity) -> Option<Finding> {
     let names: Vec<&str> = cuda
         .needs
         .iter()
-        // The driver's library has a finding of its own.
+        // The driver's library has another finding.
         .filter(|needed| needed.name != "libcuda.so.1")
         .filter(|needed| needed.found.is_none() && needed.elsewhere.is_none())
         .map(|needed| needed.name.as_str())
@@ -315,7 +304,7 @@ fn missing(cuda: &CudaFacts, severity: Severity) -> Option<Finding> {
         .find(|wheel| Some(wheel.cuda_major) == cuda.cuda_major);
     let fix = match wheel {
         Some(wheel) => format!(
-            "install CUDA {} and cuDNN 9: {}; then run `snow-ort doctor` again, which says where the loader has to look",
+            "install CUDA {} and cuDNN 9: {}; then run `snow-ort doctor` again, which says where the loader must search",
             wheel.cuda,
             Wheel::command(&wheel)
         ),
@@ -347,7 +336,7 @@ fn new_cudnn(cuda: &CudaFacts, gpu: &Gpu, severity: Severity) -> Option<Finding>
             gpu.compute, gpu.name
         ),
         format!(
-            "`pip install 'nvidia-cudnn-cu12<9.11'`; {} go together",
+            "`pip install 'nvidia-cudnn-cu12<9.11'`; {} work together",
             OLDER.words()
         ),
     ))

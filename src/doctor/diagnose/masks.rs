@@ -1,16 +1,17 @@
-//! Masks of the drawn clip on a provider, against the processor's.
+//! Findings about the comparison of masks of the drawn clip with the processor's.
 
-use super::super::facts::{Facts, MasksFacts, ObjectAgreement, ProviderFacts};
-use super::super::masks::{Limit, mean};
+use super::super::facts::{Facts, Limit, MasksFacts, ObjectAgreement, ProviderFacts};
+use super::super::finding::{Finding, Severity};
+use super::super::masks::mean;
 use super::super::packages;
-use super::super::{Finding, Severity};
 use super::bundle::precision;
-use super::{cuda, finding, install, severity_of};
+use super::rules::{chosen_gpu, finding, install, library_version, severity_of};
 
+/// All findings of this subject.
 pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     if let Some(not) = &facts.not_compared {
         findings.push(finding(
-            // Whoever asked must not take silence for the same masks.
+            // A user who asked must not read a missing comparison as success.
             match not.asked {
                 true => Severity::Warning,
                 false => Severity::Note,
@@ -23,11 +24,12 @@ pub(super) fn findings(facts: &Facts, findings: &mut Vec<Finding>) {
     for tried in &facts.providers {
         findings.extend(failed(facts, tried));
         if let Some(masks) = &tried.masks {
-            findings.extend(wrong(facts, tried, masks).or_else(|| unseen(tried, masks)));
+            findings.extend(wrong(facts, tried, masks).or_else(|| all_empty(tried, masks)));
         }
     }
 }
 
+/// The finding if the clip could not be tracked on a provider.
 fn failed(facts: &Facts, tried: &ProviderFacts) -> Option<Finding> {
     let failure = tried.clip_failure.as_ref()?;
     let provider = tried.provider.as_str();
@@ -39,34 +41,34 @@ fn failed(facts: &Facts, tried: &ProviderFacts) -> Option<Finding> {
             failure.during, failure.reason
         ),
         match provider {
-            "cpu" => "give it more time with --timeout where that is the reason; otherwise use another version of ONNX Runtime",
-            _ => "end other programs on that GPU where memory or time is the reason (--timeout gives more); otherwise use \
+            "cpu" => "give it more time with --timeout if time is the reason; otherwise use another version of ONNX Runtime",
+            _ => "end other programs on that GPU if memory or time is the reason (--timeout gives more time); otherwise use \
                   --provider cpu, or another version of ONNX Runtime",
         }
         .to_owned(),
     ))
 }
 
-/// Equal masks that are all empty say nothing.
-fn unseen(tried: &ProviderFacts, masks: &MasksFacts) -> Option<Finding> {
-    let says_nothing = masks.seen == 0 && matches!(masks.limit, Limit::IouAtLeast(_));
-    says_nothing.then(|| {
+/// The note if all masks are empty: then equal masks prove nothing.
+fn all_empty(tried: &ProviderFacts, masks: &MasksFacts) -> Option<Finding> {
+    let proves_nothing = masks.seen == 0 && matches!(masks.limit, Limit::IouAtLeast(_));
+    proves_nothing.then(|| {
         finding(
             Severity::Note,
             "not-compared",
             format!(
-                "{}: the processor sees no object of the drawn clip with this bundle: equal masks say nothing",
+                "{}: with this bundle the processor's masks of the drawn clip hold no object, so equal masks prove nothing",
                 tried.provider
             ),
-            "compare the masks of a clip of yours: `snow-ort ab CLIP --variant …,provider=cpu --variant …,provider=cuda`"
+            "compare the masks of another clip: `snow-ort ab CLIP --variant …,provider=cpu --variant …,provider=cuda`"
                 .to_owned(),
         )
     })
 }
 
-/// A provider that computes wrongly in silence is never only a warning.
+/// The finding if masks differ. It is always an error, also on a provider that the user does not require.
 fn wrong(facts: &Facts, tried: &ProviderFacts, masks: &MasksFacts) -> Option<Finding> {
-    let [together, alone] = [&masks.together, &masks.alone].map(|way| masks.limit.all(way));
+    let [together, alone] = [&masks.together, &masks.alone].map(|objects| masks.limit.all(objects));
     if together && alone {
         return None;
     }
@@ -77,15 +79,18 @@ fn wrong(facts: &Facts, tried: &ProviderFacts, masks: &MasksFacts) -> Option<Fin
         (_, Some(precision)) => precision.to_string(),
         (_, None) => "this precision".to_owned(),
     };
-    let said = |way: &[ObjectAgreement], right: bool| match right {
-        true => format!("{}, which is right", figure(masks.limit, way)),
-        false => format!("{} ({})", figure(masks.limit, way), each(masks.limit, way)),
+    let shown = |objects: &[ObjectAgreement], right: bool| match right {
+        true => format!("{}, which is right", figure(masks.limit, objects)),
+        false => {
+            let figure = figure(masks.limit, objects);
+            format!("{figure} ({})", each(masks.limit, objects))
+        }
     };
     let what = format!(
-        "{}: the masks of a drawn clip are not the processor's (expected {} {} for each object in {kind})\n\
+        "{}: the masks of a drawn clip differ from the processor's (expected {} {} for each object in {kind})\n\
          {} objects at once, {} frames: {}\n\
          one object at a time: {}",
-        with(facts, &tried.provider),
+        with_versions(facts, &tried.provider),
         match masks.limit {
             Limit::IouAtLeast(_) => "a mean IoU of",
             Limit::L2AtMost(_) => "a relative L2 distance of logits of",
@@ -93,12 +98,12 @@ fn wrong(facts: &Facts, tried: &ProviderFacts, masks: &MasksFacts) -> Option<Fin
         masks.limit,
         masks.together.len(),
         masks.frames,
-        said(&masks.together, together),
-        said(&masks.alone, alone),
+        shown(&masks.together, together),
+        shown(&masks.alone, alone),
     );
     let for_now = match alone {
         true => {
-            "follow one object at a time (`snow-ort run --chunk 1`), which is right here, or use --provider cpu"
+            "track one object at a time (`snow-ort run --chunk 1`), which is right here, or use --provider cpu"
         }
         false => "use --provider cpu",
     };
@@ -106,45 +111,41 @@ fn wrong(facts: &Facts, tried: &ProviderFacts, masks: &MasksFacts) -> Option<Fin
         Severity::Error,
         "masks-wrong",
         what,
-        format!("{for_now}, until {}", another(facts)),
+        format!("{for_now}, until {}", replacement(facts)),
     ))
 }
 
-/// What is to be replaced by what.
-fn another(facts: &Facts) -> String {
-    let gpu = cuda::chosen(facts);
+/// How to replace the library.
+fn replacement(facts: &Facts) -> String {
+    let gpu = chosen_gpu(facts);
     let wheel = gpu.and_then(|gpu| packages::wheel(gpu.compute));
     match wheel {
         Some(wheel) if facts.library.version.as_deref() != Some(wheel.version) => format!(
             "ONNX Runtime {} is replaced by another version: {}",
-            version(facts),
+            library_version(facts),
             install(facts)
         ),
         _ => format!(
             "ONNX Runtime {} is replaced by another version; report it with `snow-ort doctor --json -`",
-            version(facts)
+            library_version(facts)
         ),
     }
 }
 
-fn version(facts: &Facts) -> &str {
-    let version = facts.library.version.as_deref();
-    version.unwrap_or("of unknown version")
-}
-
-/// The provider with the versions that it has: `cuda (ONNX Runtime 1.26.0, CUDA 12, cuDNN 9.10.2.21) on NVIDIA H100`.
-fn with(facts: &Facts, provider: &str) -> String {
-    let mut parts = vec![format!("ONNX Runtime {}", version(facts))];
+/// The provider with the versions of its parts: `cuda (ONNX Runtime 1.26.0, CUDA 12, cuDNN 9.10.2.21) on NVIDIA H100`.
+fn with_versions(facts: &Facts, provider: &str) -> String {
+    let mut parts = vec![format!("ONNX Runtime {}", library_version(facts))];
     if let Some(cuda) = &facts.library.cuda {
         parts.extend(cuda.cuda_major.map(|major| format!("CUDA {major}")));
         parts.extend(cuda.cudnn.as_ref().map(|cudnn| format!("cuDNN {cudnn}")));
     }
-    let on = cuda::chosen(facts).map_or(String::new(), |gpu| format!(" on {}", gpu.name));
+    let on = chosen_gpu(facts).map_or(String::new(), |gpu| format!(" on {}", gpu.name));
     format!("{provider} ({}){on}", parts.join(", "))
 }
 
-fn figure(limit: Limit, way: &[ObjectAgreement]) -> String {
-    let (iou, distance) = mean(way);
+/// The average over objects, in words.
+fn figure(limit: Limit, objects: &[ObjectAgreement]) -> String {
+    let (iou, distance) = mean(objects);
     match (limit, distance) {
         (_, None) => "values that are not finite".to_owned(),
         (Limit::IouAtLeast(_), _) => format!("mean IoU {iou:.4}"),
@@ -152,7 +153,8 @@ fn figure(limit: Limit, way: &[ObjectAgreement]) -> String {
     }
 }
 
-fn each(limit: Limit, way: &[ObjectAgreement]) -> String {
+/// The figure of each object.
+fn each(limit: Limit, objects: &[ObjectAgreement]) -> String {
     let one = |object: &ObjectAgreement| {
         let figure = match (limit, object.relative_l2) {
             (_, None) => "not finite".to_owned(),
@@ -161,5 +163,5 @@ fn each(limit: Limit, way: &[ObjectAgreement]) -> String {
         };
         format!("object {} {figure}", object.object)
     };
-    way.iter().map(one).collect::<Vec<_>>().join(", ")
+    objects.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -1,16 +1,18 @@
-//! The one arena that all sessions of a process allocate from, so that a limit on it bounds the whole run.
+//! The arena that all graphs of an engine allocate from, so that a limit on it bounds the whole run.
 //!
-//! Each session has an arena of its own otherwise, and a limit on each bounds nothing. An arena is registered with the
+//! By default each session has an arena to itself, and a limit on each bounds nothing. A shared arena is registered with the
 //! environment through the library's C interface only; the safe wrapper has no function for it.
 //!
-//! On the processor it is an allocator of our own ([`Blocks`]). On a GPU it is the library's arena, and two facts of that
-//! shape what is done: weights come into it by a way that does not look at the limit, so whoever loads graphs has to
-//! compare afterwards ([`Arena::stats`]); and it never joins two regions that it got from the system, so that
-//! [`Arena::reserve`] asks for one region that everything later is cut from.
+//! On the CPU it is an allocator of this program ([`Blocks`]), which can be registered again at any time. On a GPU it is the
+//! library's arena, and three facts of that shape what is done: it is registered when it is made and never again; weights come
+//! into it by a way that does not look at the limit, so the caller compares after loading graphs ([`Arena::stats`]); and it never
+//! joins two regions that it got from the system, so [`Arena::reserve`] asks for one region that everything later is cut from.
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::AsPointer as _;
 use ort::environment::Environment;
@@ -21,7 +23,8 @@ use ort::sys;
 use ort::value::TensorElementType;
 
 use super::blocks::Blocks;
-use super::made::{outlet, session_of};
+use super::environment::{ProcessEnvironment, Registered};
+use super::in_memory::{outlet, session_of};
 use super::message;
 use crate::runtime::{ArenaStats, GraphError, Provider};
 
@@ -30,6 +33,15 @@ use crate::runtime::{ArenaStats, GraphError, Provider};
 pub(super) struct Place {
     pub provider: Provider,
     pub device_id: i32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.provider {
+            Provider::Cpu => f.write_str("cpu"),
+            Provider::Cuda => write!(f, "cuda:{}", self.device_id),
+        }
+    }
 }
 
 impl Place {
@@ -43,62 +55,113 @@ impl Place {
     }
 }
 
-/// An arena that is registered with the environment, from [`Arena::open`] to [`Arena::close`].
+/// Numbers for [`Registered::number`].
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// An arena. The environment forgets it when it is dropped; sessions and tensors that were made in it keep its memory.
 pub(super) struct Arena {
+    process: Arc<ProcessEnvironment>,
+    number: u64,
     place: Place,
     limit: Option<u64>,
-    /// The processor's; absent on a GPU.
+    /// The allocator on the CPU; `None` on a GPU.
     blocks: Option<Blocks>,
     // The safe wrapper does not let two threads use an allocator at once.
     allocator: Mutex<Allocator>,
 }
 
 impl Arena {
-    /// Registers an arena; `builder` gives session builders that use it.
-    pub(super) fn open(
-        environment: &Environment,
+    /// Makes an arena, bounded by `limit` bytes, and registers it. `builder` gives builders of sessions that use what is
+    /// registered; `make` makes sessions before another arena can be registered.
+    pub(super) fn open<T>(
+        process: &Arc<ProcessEnvironment>,
         place: Place,
         limit: Option<u64>,
         builder: impl FnOnce() -> Result<SessionBuilder, String>,
-    ) -> Result<Self, String> {
+        make: impl FnOnce() -> T,
+    ) -> Result<(Arc<Self>, T), String> {
         // First of all: this says why a provider cannot be loaded, where registering an arena for it ends the process.
         let builder = builder()?;
+        let environment = &process.environment;
+        let mut registered = process.registered();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let blocks = match place.provider {
-            Provider::Cpu => Some(Blocks::new(limit).map_err(message)?),
+            Provider::Cpu => {
+                let memory = place.memory().map_err(message)?;
+                Some(Blocks::new(limit, memory).map_err(message)?)
+            }
             Provider::Cuda => None,
         };
+        if let Some(other) = registered.take() {
+            unregister(environment, other.place).map_err(message)?;
+        }
         match &blocks {
-            Some(blocks) => register_blocks(environment, place, blocks),
+            Some(blocks) => register_blocks(environment, blocks),
             None => register(environment, place, limit),
         }
         .map_err(message)?;
+        *registered = Some(Registered { number, place });
         // The library hands out a registered allocator through a session only.
         let allocator = smallest_session(&builder)
-            .map_err(message)
-            .and_then(|session| {
-                let memory = place.memory().map_err(message)?;
-                Allocator::new(&session, memory).map_err(message)
-            });
-        match allocator {
-            Ok(allocator) => Ok(Self {
-                place,
-                limit,
-                blocks,
-                allocator: Mutex::new(allocator),
-            }),
-            Err(reason) => {
+            .and_then(|session| Allocator::new(&session, place.memory()?));
+        let allocator = match allocator {
+            Ok(allocator) => allocator,
+            Err(error) => {
+                *registered = None;
                 unregister(environment, place).map_err(message)?;
-                Err(reason)
+                return Err(message(error));
             }
-        }
+        };
+        let made = make();
+        drop(registered);
+        let arena = Self {
+            process: Arc::clone(process),
+            number,
+            place,
+            limit,
+            blocks,
+            allocator: Mutex::new(allocator),
+        };
+        Ok((Arc::new(arena), made))
     }
 
-    /// Ends the registration; sessions that were made with the arena keep it.
-    pub(super) fn close(self, environment: &Environment) -> Result<(), String> {
-        if let Some(blocks) = &self.blocks {
-            blocks.close();
+    /// The arena that a session on a GPU has to itself because its builder did not ask for the registered one.
+    pub(super) fn of_session(
+        process: &Arc<ProcessEnvironment>,
+        place: Place,
+        limit: Option<u64>,
+        session: &Session,
+    ) -> Result<Arc<Self>, String> {
+        let memory = place.memory().map_err(message)?;
+        let allocator = Allocator::new(session, memory).map_err(message)?;
+        Ok(Arc::new(Self {
+            process: Arc::clone(process),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            place,
+            limit,
+            blocks: None,
+            allocator: Mutex::new(allocator),
+        }))
+    }
+
+    /// Has `make` make sessions that allocate from this arena.
+    pub(super) fn make_sessions<T>(&self, make: impl FnOnce() -> T) -> Result<T, String> {
+        let mut registered = self.process.registered();
+        if registered.is_none_or(|arena| arena.number != self.number) {
+            let Some(blocks) = &self.blocks else {
+                return Err("another arena was registered for this device".to_owned());
+            };
+            let environment = &self.process.environment;
+            if let Some(other) = registered.take() {
+                unregister(environment, other.place).map_err(message)?;
+            }
+            register_blocks(environment, blocks).map_err(message)?;
+            *registered = Some(Registered {
+                number: self.number,
+                place: self.place,
+            });
         }
-        unregister(environment, self.place).map_err(message)
+        Ok(make())
     }
 
     /// Options that every run in this arena needs, if any.
@@ -106,7 +169,7 @@ impl Arena {
         self.blocks.as_ref().map(Blocks::options)
     }
 
-    /// What was asked for beyond the limit since the last call, in bytes.
+    /// Size of a tensor that went over the limit since the last call, in bytes.
     pub(super) fn refused(&self) -> Option<u64> {
         self.blocks.as_ref().and_then(Blocks::refused)
     }
@@ -126,8 +189,8 @@ impl Arena {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the arena hold a free region of `bytes` bytes, or says why it cannot. The processor's takes what it needs
-    /// when it needs it: its blocks need no region.
+    /// Makes the arena hold a free region of `bytes` bytes, or says why it cannot. On the CPU it does nothing: blocks are taken from
+    /// the system one by one.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), String> {
         if self.blocks.is_some() {
             return Ok(());
@@ -162,20 +225,34 @@ impl Arena {
         let number = |name: &str| {
             let text = pairs.iter().find(|(key, _)| key == name);
             text.and_then(|(_, value)| value.parse::<u64>().ok())
-                .ok_or_else(|| failed(format!("it says nothing of {name}")))
+                .ok_or_else(|| failed(format!("it does not report {name}")))
         };
         Ok(ArenaStats {
             in_use: number("InUse")?,
             peak_in_use: number("MaxInUse")?,
             held: number("TotalAllocated")?,
-            // It gives nothing back.
+            // It never gives memory back.
             peak_held: number("TotalAllocated")?,
             limit: self.limit,
         })
     }
 }
 
-/// Whether the library's words mean that the arena is full, and if so how many bytes were asked for.
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if let Some(blocks) = &self.blocks {
+            blocks.close();
+        }
+        let mut registered = self.process.registered();
+        if registered.is_some_and(|arena| arena.number == self.number) {
+            *registered = None;
+            // The library refuses only what is not registered.
+            let _ = unregister(&self.process.environment, self.place);
+        }
+    }
+}
+
+/// `Some` if an error of the library is about a full arena, with the number of bytes that were asked for if it says so.
 pub(super) fn is_full(reason: &str) -> Option<Option<u64>> {
     const SMALLER: &str = "is smaller than requested bytes of ";
     const FAILED: &str = "Failed to allocate memory for requested buffer of size ";
@@ -192,21 +269,20 @@ fn check(status: sys::OrtStatusPtr) -> ort::Result<()> {
     unsafe { ort::Error::result_from_status(status) }
 }
 
-fn register_blocks(environment: &Environment, place: Place, blocks: &Blocks) -> ort::Result<()> {
-    let table = blocks.table(place.memory()?);
+fn register_blocks(environment: &Environment, blocks: &Blocks) -> ort::Result<()> {
     // SAFETY: the environment is alive, and the table lives as long as the process.
-    check(unsafe { (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), table) })
+    check(unsafe { (ort::api().RegisterAllocator)(environment.ptr().cast_mut(), blocks.table()) })
 }
 
 fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort::Result<()> {
     // 1 is "same as requested": the other way doubles each region, and stands at the limit long before it is used up.
-    // Without a limit nobody measures what to reserve, and only the other way keeps regions that later tensors fit in:
+    // Without a limit nothing is reserved, and only the other way keeps regions that later tensors fit in:
     // with 8 objects at 224 px, 46 MB in use were 365 MB in regions of the size requested.
     let strategy = usize::from(limit.is_some());
     let limit = limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
-    // A chunk is split whatever is left over: by default up to 128 MiB stay with a tensor that does not need them.
+    // A chunk is always split: by default up to 128 MiB stay with a tensor that does not need them.
     let settings = [
         (c"max_mem", limit),
         (c"arena_extend_strategy", strategy),
@@ -239,7 +315,7 @@ fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort:
     let names = options.map(|(name, _)| name.as_ptr());
     let values = options.map(|(_, value)| value.as_ptr());
     // SAFETY: environment, memory and config are alive, and the library copies what it needs of the last two; the strings
-    // live until the end of this function. The library guards its list of allocators with a lock of its own.
+    // live until the end of this function. The library locks its list of allocators.
     let registered = check(unsafe {
         (api.CreateAndRegisterAllocatorV2)(
             env,
@@ -251,7 +327,7 @@ fn register(environment: &Environment, place: Place, limit: Option<u64>) -> ort:
             options.len(),
         )
     });
-    // SAFETY: made above, and nobody else has it.
+    // SAFETY: made above, and used nowhere else.
     unsafe { (api.ReleaseArenaCfg)(config) };
     registered
 }

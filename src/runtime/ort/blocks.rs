@@ -1,9 +1,9 @@
-//! The processor's memory for tensors, counted, with a limit that leaves nothing to gaps.
+//! Tensors in host memory: counted, and with a limit that no gaps take from.
 //!
-//! The library's own arena cuts tensors from regions that it never gives back in part: what a graph needs of it is up to
-//! 1.4 times what it has in use, and nobody can tell beforehand. Here tensors are cut from pages of the system in the same
-//! way, the smallest free stretch that fits, and free neighbours are joined; but any free pages can be given back, and
-//! are as soon as the limit asks for it. So a tensor fits if what is in use leaves room for it, wherever the gaps are.
+//! The library's arena cuts tensors from regions that it never gives back in part. A graph needs up to 1.4 times what it has in use,
+//! and how much is not known in advance. Here, too, a tensor is cut from the smallest free pages that it fits in, and free neighbours
+//! are joined. But any free pages can be given back to the system, and are as soon as the limit asks for it. So a tensor fits
+//! whenever the limit minus what is in use has room for it.
 
 use std::alloc::Layout;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,11 +16,11 @@ use ort::memory::MemoryInfo;
 use ort::session::{NoSelectedOutputs, RunOptions};
 use ort::sys;
 
-/// Tensors from this size on are whole pages. Smaller ones are left to the process's own allocator: a page for every
-/// scalar would be most of what a small model holds.
+/// Tensors from this size on are whole pages. Smaller ones come from the process's allocator: a page for every scalar would be most
+/// of what a small model holds.
 const LARGE: usize = 64 << 10;
 
-/// Sizes of large tensors are multiples of it: the system's page, or of any page that systems of other processors have.
+/// Sizes of large tensors are multiples of this: the system's page, or the largest page of systems on other processors.
 const PAGE: usize = if cfg!(target_arch = "x86_64") {
     4096
 } else {
@@ -147,8 +147,8 @@ struct Shelf {
 impl Shelf {
     /// Memory for a tensor.
     ///
-    /// One that does not fit is given all the same, because the library writes through whatever it gets; but it is
-    /// noted, and the run that asked for it ends after the operator at hand.
+    /// A tensor that does not fit gets memory all the same, because the library writes to the pointer without looking at it. But it
+    /// is noted, and the run that asked for it ends after the current operator.
     fn take(&mut self, bytes: usize) -> *mut c_void {
         let size = size_of(bytes);
         let cut = if size < LARGE {
@@ -219,6 +219,8 @@ impl Shelf {
 pub(super) struct Blocks {
     shelf: Arc<Mutex<Shelf>>,
     stop: Arc<RunOptions<NoSelectedOutputs>>,
+    /// Address of a [`Table`] that is never freed: sessions keep the pointer as long as they live, which nothing here can see.
+    table: usize,
 }
 
 /// What the library gets a pointer to: its table of functions, then what they need.
@@ -237,8 +239,7 @@ impl Table {
             (shelf.take(bytes), shelf.refused.is_some())
         };
         if over {
-            // Not under the lock: nobody knows what the library does in it. Failing to stop the run early costs no more
-            // than the rest of it.
+            // Not under the lock: the library may allocate or free in it. If it fails, the run ends later.
             let _ = self.stop.terminate();
         }
         start
@@ -279,26 +280,17 @@ unsafe extern "system" fn info(this: *const sys::OrtAllocator) -> *const sys::Or
 }
 
 impl Blocks {
-    /// An allocator that holds at most `limit` bytes.
-    pub(super) fn new(limit: Option<u64>) -> ort::Result<Self> {
+    /// An allocator that holds at most `limit` bytes of the memory that `memory` describes.
+    pub(super) fn new(limit: Option<u64>, memory: MemoryInfo<'static>) -> ort::Result<Self> {
         let stop = Arc::new(RunOptions::new()?);
-        let shelf = Shelf {
+        let shelf = Arc::new(Mutex::new(Shelf {
             limit,
             used: HashMap::new(),
             free: Free::default(),
             count: Count::default(),
             refused: None,
             closed: false,
-        };
-        Ok(Self {
-            shelf: Arc::new(Mutex::new(shelf)),
-            stop,
-        })
-    }
-
-    /// The table to register with the library. It is never freed: sessions keep the pointer as long as they live, which
-    /// nobody here can see.
-    pub(super) fn table(&self, memory: MemoryInfo<'static>) -> *mut sys::OrtAllocator {
+        }));
         // SAFETY: all that this does is fill the table with nothing.
         let mut functions = unsafe { sys::OrtAllocator::default() };
         functions.Alloc = Some(alloc);
@@ -308,10 +300,19 @@ impl Blocks {
         let table = Table {
             functions,
             memory,
-            shelf: Arc::clone(&self.shelf),
-            stop: Arc::clone(&self.stop),
+            shelf: Arc::clone(&shelf),
+            stop: Arc::clone(&stop),
         };
-        ptr::from_mut(Box::leak(Box::new(table))).cast()
+        Ok(Self {
+            shelf,
+            stop,
+            table: ptr::from_mut(Box::leak(Box::new(table))).expose_provenance(),
+        })
+    }
+
+    /// The table to register with the library.
+    pub(super) fn table(&self) -> *mut sys::OrtAllocator {
+        ptr::with_exposed_provenance_mut(self.table)
     }
 
     /// Options for every run, through which the allocator ends one that goes over the limit.

@@ -1,10 +1,10 @@
-//! How much goes between the host and a GPU.
+//! Counts bytes that are copied between the host and a GPU.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::{Copies, Tensor};
 
-/// Bytes, counted by all graphs of a runtime.
+/// Bytes, counted by all graphs of an engine.
 #[derive(Debug, Default)]
 pub(super) struct CopyCount {
     to_device: AtomicU64,

@@ -1,4 +1,4 @@
-//! Moving slices between tensors: by copying in host memory, by a graph of Gather and Concat elsewhere.
+//! Joining slices of tensors: copied in host memory, or by a graph of Gather and Concat on a device.
 
 use std::collections::hash_map::Entry;
 
@@ -7,10 +7,11 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynTensor, Outlet, TensorElementType};
 
 use super::arena::Arena;
-use super::made::{outlet, session_of};
+use super::engine::{Allocation, Engine};
+use super::in_memory::{outlet, session_of};
+use super::message;
 use super::running::{InArena, OrtGraph};
 use super::values::{element_to, unwrap, wrap};
-use super::{Runtime, message};
 use crate::runtime::{Backend, GraphError, Host, Tensor, rows};
 
 /// Copies slices between tensors in host memory.
@@ -45,7 +46,7 @@ pub(super) fn on_host(
     OrtGraph::within("join", arena, wrap("join", target.into_dyn()))
 }
 
-impl Runtime {
+impl Engine {
     /// The same as [`on_host`] through a graph, for tensors that the host cannot see. `rows` is empty when whole
     /// tensors are joined.
     pub(super) fn join_on_device(
@@ -55,32 +56,24 @@ impl Runtime {
         plan: &rows::Plan,
     ) -> Result<Tensor, GraphError> {
         let mut cache = self
+            .shared
             .join_graphs
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let graph = match cache.entry(plan.key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let arena = self.arena()?;
-                let builder = self
-                    .builder()
-                    .map_err(|reason| self.provider_error(reason))?;
-                let session =
-                    join_session(&builder, plan.key).map_err(|error| GraphError::Device {
-                        operation: "building the graph that joins tensors".to_owned(),
-                        reason: message(error),
-                    })?;
-                let device = self
-                    .device()
-                    .map_err(|error| self.provider_error(message(error)))?;
-                let graph = OrtGraph {
-                    role: "join".to_owned(),
-                    session,
-                    device,
-                    kept: Vec::new(),
-                    copies: self.counted_copies(),
-                    placed: false,
+                let failed = |reason: String| GraphError::Device {
+                    operation: "building the graph that joins tensors".to_owned(),
+                    reason,
                 };
+                let arena = self.arena()?;
+                let builder = self.builder(&Allocation::Registered)?;
+                let session = arena
+                    .make_sessions(|| join_session(&builder, plan.key))
+                    .map_err(failed)?
+                    .map_err(|error| failed(message(error)))?;
+                let graph = self.graph("join", session)?;
                 entry.insert(Box::new(InArena { graph, arena }))
             }
         };
@@ -156,26 +149,26 @@ fn join_session(builder: &SessionBuilder, key: rows::Key) -> ort::Result<Session
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::RuntimeOptions;
+    use crate::runtime::EngineOptions;
 
     /// Both ways must agree; a GPU has only the second, and this is where it is checked without one.
     #[test]
     fn the_graph_moves_what_the_host_copies() {
-        let Ok(runtime) = Runtime::load(&RuntimeOptions::default()) else {
+        let Ok(engine) = Engine::load(&EngineOptions::default()) else {
             println!("skipped: no ONNX Runtime library here");
             return;
         };
         let numbered = |shape: &[usize], first: usize| {
             let count = shape.iter().product::<usize>();
             let data = (first..first + count).map(|x| x as f32).collect();
-            runtime.upload(shape, Host::F32(data)).unwrap()
+            engine.upload(shape, Host::F32(data)).unwrap()
         };
         let (a, b) = (numbered(&[3, 2, 4], 0), numbered(&[2, 2, 4], 100));
         let sources = [(&a, vec![2, 0]), (&b, vec![1])];
         let plan = rows::plan_rows(&sources).unwrap();
         let rows: Vec<&[usize]> = sources.iter().map(|(_, rows)| rows.as_slice()).collect();
-        let by_graph = runtime.join_on_device(&[&a, &b], &rows, &plan).unwrap();
-        let arena = runtime.arena().unwrap();
+        let by_graph = engine.join_on_device(&[&a, &b], &rows, &plan).unwrap();
+        let arena = engine.arena().unwrap();
         let by_copy = on_host(&arena, &[&a, &b], &plan).unwrap();
         assert_eq!(by_graph.shape(), [3, 2, 4]);
         assert_eq!(by_copy.shape(), [3, 2, 4]);
@@ -184,17 +177,17 @@ mod tests {
             .chain(108..116)
             .map(|x| x as f32)
             .collect();
-        assert_eq!(runtime.download(&by_graph).unwrap(), expected);
-        assert_eq!(runtime.download(&by_copy).unwrap(), expected);
+        assert_eq!(engine.download(&by_graph).unwrap(), expected);
+        assert_eq!(engine.download(&by_copy).unwrap(), expected);
 
         let c = numbered(&[2, 1, 4], 200);
         let plan = rows::plan_tokens(&[&b, &c]).unwrap();
-        let by_graph = runtime.join_on_device(&[&b, &c], &[], &plan).unwrap();
+        let by_graph = engine.join_on_device(&[&b, &c], &[], &plan).unwrap();
         let by_copy = on_host(&arena, &[&b, &c], &plan).unwrap();
         assert_eq!(by_graph.shape(), [2, 3, 4]);
         assert_eq!(
-            runtime.download(&by_graph).unwrap(),
-            runtime.download(&by_copy).unwrap()
+            engine.download(&by_graph).unwrap(),
+            engine.download(&by_copy).unwrap()
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Where the library put a session's nodes. Only its C interface tells.
+//! Which provider runs each node of a session, read through the library's C interface.
 
 use std::ffi::{CStr, c_char};
 use std::{ptr, slice};
@@ -11,7 +11,7 @@ use ort::sys;
 use super::message;
 use crate::runtime::PlacedNode;
 
-/// Has the sessions of a builder record it.
+/// Has the sessions of a builder record where nodes are put.
 pub(super) fn record(builder: SessionBuilder) -> Result<SessionBuilder, String> {
     builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")

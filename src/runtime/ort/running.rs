@@ -1,7 +1,7 @@
-//! Running a session, alone or in the arena that graphs share.
+//! Running a session in its arena.
 //!
-//! Inputs and outputs are bound to the device, in a binding of their own for every run: a binding that is used twice
-//! writes its outputs into the buffers that the bank still holds.
+//! Inputs and outputs are bound to the device, in a new binding for every run: a binding that is used twice writes its outputs into
+//! the buffers that the memory bank still holds.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ pub(super) struct OrtGraph {
     pub role: String,
     pub session: Session,
     pub device: MemoryInfo<'static>,
-    /// Outputs that have places of their own.
+    /// Outputs with a buffer that each run overwrites ([`Graph::keep_outputs`]).
     pub kept: Vec<(String, DynTensor)>,
-    /// Where inputs in the host's memory are counted; absent where graphs run there.
+    /// Counts inputs that are copied to the device; `None` where graphs run in host memory.
     pub copies: Option<Arc<CopyCount>>,
     /// Whether the library recorded where it put the nodes.
     pub placed: bool,
 }
 
 impl OrtGraph {
-    /// Says that the arena is full where the library's words mean it.
+    /// Turns an error of the library about a full arena into [`GraphError::ArenaFull`].
     fn explain(error: GraphError, arena: &Arena) -> GraphError {
         let (GraphError::Run { role, reason } | GraphError::Load { role, reason, .. }) = &error
         else {
@@ -47,7 +47,7 @@ impl OrtGraph {
         }
     }
 
-    /// What came of a graph in an arena: an error if it went over the limit, whatever else it says.
+    /// The result of a graph in an arena, or [`GraphError::ArenaFull`] if the arena went over its limit meanwhile.
     pub fn within<T>(
         role: &str,
         arena: &Arena,

@@ -1,4 +1,4 @@
-//! Between the library's values and dtypes and those of this program.
+//! Conversion between the library's values and dtypes and those of this program.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use ort::value::{DynTensor, DynValue, TensorElementType};
 
 use crate::runtime::{Element, GraphError, Port, Tensor};
 
-/// A session's value, shared between the bank and later runs.
+/// A session's value, shared by the memory bank and later runs.
 struct Value(DynTensor);
 
-// SAFETY: an OrtValue is reference counted inside the library, and its data is not written after a run returned it, but
-// for outputs that `Graph::keep_outputs` names: whoever does so no longer uses them when the graph runs again.
+// SAFETY: an OrtValue is reference counted inside the library, and its data is not written after a run returned it, except for
+// outputs that `Graph::keep_outputs` names: its caller does not use them any more when the graph runs again.
 unsafe impl Send for Value {}
 unsafe impl Sync for Value {}
 

@@ -1,10 +1,10 @@
-//! The parts of run.json that say what was found for texts, and how.
+//! The parts of run.json about texts: their objects, and how these were detected.
 
 use serde::{Deserialize, Serialize};
 
 use super::ModelReport;
 
-/// What was found for a text.
+/// The objects of a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextReport {
     /// The text.
@@ -13,27 +13,27 @@ pub struct TextReport {
     pub objects: Vec<FoundReport>,
 }
 
-/// How objects were found for texts.
+/// How objects were detected for texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectorReport {
-    /// Frames from one look to the next, from frame 0 on.
+    /// Frames from one detection to the next, from frame 0 on.
     pub every: u64,
-    /// Frames that were looked at.
+    /// Frames on which the detector ran.
     pub looks: u64,
-    /// Most objects that are followed at once: as the loop's parameters have it, or as many as fit in `--mem-limit`.
+    /// Most objects that are tracked at once: by the parameters of text tracking, or as many as fit in the memory limit.
     pub most_objects: u64,
-    /// The frame of the last look, after which the detector's graphs were dropped; null where they stayed to the end, since
-    /// nobody knew that the look was the last.
+    /// The frame of the last detection, after which the detector's graphs were dropped; null if they stayed to the end
+    /// because the length of the clip was not known.
     pub dropped_after: Option<u64>,
     /// The bundle of `--det-res`; null where the detector is the model's own.
     pub model: Option<ModelReport>,
 }
 
-/// An object that was found for a text.
+/// An object that a text means.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FoundReport {
     /// The object.
     pub object: u32,
-    /// The score with which it was found, 0 to 1.
+    /// The score of its first detection, 0 to 1.
     pub score: f32,
 }

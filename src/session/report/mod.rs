@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 mod found;
 mod model;
-mod scores;
 
 pub use self::found::{DetectorReport, FoundReport, TextReport};
 pub use self::model::ModelReport;
-pub use self::scores::{
+use crate::masks::Rle;
+pub use crate::scoring::report::{
     FrameScore, MeanScores, OBJECTS_BY_ID, OBJECTS_BY_OVERLAP, ObjectScores, ScoresReport,
 };
 use crate::tracker::Prompt;
@@ -105,7 +105,7 @@ pub struct ArenaReport {
     /// Most that was in weights and tensors at once; on a GPU with a limit, what was reserved before the first frame
     /// counts.
     pub in_use_bytes: u64,
-    /// The limit; null without one. Weights of a graph of `--proposals` that lie beside the arena while it is there, on the
+    /// The limit; null without one. Weights of a graph of proposals that are outside of the arena while it is loaded, on the
     /// processor, are within it too.
     pub limit_bytes: Option<u64>,
     /// What the run was predicted to need at most; null when nothing was predicted (without `--mem-limit`).
@@ -177,10 +177,7 @@ impl PromptReport {
             object: prompt.object,
             bbox: prompt.bbox,
             points: prompt.points.clone(),
-            mask_area: prompt
-                .mask
-                .as_ref()
-                .map(|mask| mask.data.iter().map(|inside| u64::from(*inside)).sum()),
+            mask_area: prompt.mask.as_ref().map(|mask| mask.area()),
             proposal: None,
         }
     }
@@ -222,7 +219,7 @@ pub struct ProposalsReport {
     pub covered: f32,
     /// Most objects in all.
     pub max_objects: usize,
-    /// Frames that were looked at.
+    /// Frames on which the graph ran.
     pub looks: u64,
     /// Proposals on all of them.
     pub proposals: u64,
@@ -238,7 +235,7 @@ pub struct ProposalsReport {
     pub loads: u64,
     /// Seconds of these.
     pub load_s: f64,
-    /// Seconds of looking: from frame to proposals.
+    /// Seconds of running the graph: from frame to proposals.
     pub look_s: f64,
 }
 
@@ -310,7 +307,7 @@ pub struct FrameTracks {
     pub time_s: Option<f64>,
     /// The objects known on this frame, also those that are not visible.
     pub objects: Vec<ObjectTrack>,
-    /// What a graph proposed on this frame, from the best score down; absent on frames that it did not look at.
+    /// The proposals on this frame, best first; absent on frames on which the graph did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposals: Option<Vec<ProposalTrack>>,
 }
@@ -352,15 +349,6 @@ pub struct ObjectTrack {
     pub score: f32,
     /// The model's own estimate of the mask's intersection over union; null where it gives none.
     pub iou: Option<f32>,
-}
-
-/// COCO's compressed run-length encoding, as pycocotools reads it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rle {
-    /// Height and width in pixels.
-    pub size: [u32; 2],
-    /// The compressed counts.
-    pub counts: String,
 }
 
 /// tracks.json, written frame by frame: `{"schema_version": 1, "frames": [ … ]}`, one frame per line.

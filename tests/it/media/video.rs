@@ -136,6 +136,26 @@ fn rotation_in_the_container() {
     }
 }
 
+/// A flip of frames that need no conversion comes out of its filter with rows from the last to the first.
+#[test]
+fn rotation_of_frames_that_are_rgb_already() {
+    let folder = tempdir().unwrap();
+    let plain = clip(
+        &folder,
+        "plain.mov",
+        "-f lavfi -i testsrc2=s=34x22:r=10:d=1 -c:v qtrle -pix_fmt rgb24",
+    );
+    for (angle, width, height) in [(90, 22, 34), (180, 34, 22), (270, 22, 34)] {
+        let path = folder.path().join(format!("{angle}.mov"));
+        let arguments = format!(
+            "-i {} -c copy -metadata:s:v rotate={angle}",
+            plain.display()
+        );
+        make(&arguments, &path);
+        assert_eq!(same_size_each(&path, width, height), 10);
+    }
+}
+
 #[test]
 fn rotation_and_flips_in_the_frames() {
     let folder = tempdir().unwrap();
