@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example text -- demo/text/clip.mp4 models/snow-tiny/snow-tiny-336-fp16 out/stars 'blue star'
 
+#![expect(clippy::print_stdout, reason = "it shows results")]
+
 use snow_ort::{Config, Objects, OutputConfig, Stop, TextConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

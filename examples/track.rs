@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example track -- demo/clip.mp4 models/snow-tiny/snow-tiny-336-fp16 demo/prompts.json
 
+#![expect(clippy::print_stdout, reason = "it shows results")]
+
 use std::path::PathBuf;
 
 use snow_ort::{Config, FrameResult, Objects, Observer, Prompts, Stop};

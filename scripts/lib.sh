@@ -53,7 +53,7 @@ need_rust() {
 
 # --- System packages -------------------------------------------------------------------------------------------------
 
-FFMPEG_LIBS='libavutil libavcodec libavformat libavfilter libswscale'
+FFMPEG_LIBS='libavutil libavcodec libavformat libavfilter'
 
 # libclang reads FFmpeg's headers while the program is built.
 have_libclang() {
@@ -116,6 +116,13 @@ need_system() {
     apt_install $packages
     look_for_system "$1"
     [ -z "$missing" ] || fail "still missing after the installation: $missing"
+}
+
+# A browser for tests/page, which are skipped without one.
+want_chromium() {
+    command -v chromium > /dev/null && command -v chromedriver > /dev/null && return 0
+    find_apt && (apt_install chromium chromium-driver) && return 0
+    say 'Chromium and its driver are missing: tests/page will be skipped'
 }
 
 # --- Python ----------------------------------------------------------------------------------------------------------

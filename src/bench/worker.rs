@@ -17,7 +17,7 @@ const MAX_FRAMES: usize = 64;
 /// Why a worker ends early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WorkerError {
+pub(crate) enum WorkerError {
     /// The session cannot be opened or stepped.
     #[error(transparent)]
     Session(#[from] SessionError),

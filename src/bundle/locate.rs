@@ -7,7 +7,7 @@ use super::{Bundle, MANIFEST_FILE, Manifest, Precision};
 /// Why no bundle can be chosen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LocateError {
+pub(crate) enum LocateError {
     /// No folder holds a bundle.
     #[error(
         "no bundle found in {}{}",

@@ -70,7 +70,7 @@ pub(super) struct PromptArgs {
 
 impl PromptArgs {
     /// The prompt flags in the order in which they stand on the command line, across their kinds.
-    pub fn flag_prompts(&self, matches: &ArgMatches) -> Vec<FlagPrompt> {
+    pub(super) fn flag_prompts(&self, matches: &ArgMatches) -> Vec<FlagPrompt> {
         let positions = |id: &str| matches.indices_of(id).into_iter().flatten();
         let boxes = self.boxes.iter().cloned().map(FlagPrompt::Box);
         let points = self.points.iter().cloned().map(FlagPrompt::Point);
@@ -103,7 +103,7 @@ pub(super) struct BundleArgs {
 
 impl BundleArgs {
     /// The folders of the bundles that were named, or the one that `run` would take.
-    pub fn dirs(&self) -> Result<Vec<PathBuf>> {
+    pub(super) fn dirs(&self) -> Result<Vec<PathBuf>> {
         if self.model.is_empty() {
             let dir = locate::choose(None, self.res, self.models.as_deref())?;
             return Ok(vec![dir]);
@@ -138,7 +138,7 @@ pub(super) struct EngineArgs {
 
 impl EngineArgs {
     /// The same as the library takes it.
-    pub fn config(&self) -> EngineConfig {
+    pub(super) fn config(&self) -> EngineConfig {
         EngineConfig {
             provider: self.provider,
             device_id: self.device_id,
@@ -160,7 +160,7 @@ pub(super) struct PolicyArgs {
 
 impl PolicyArgs {
     /// The same as the library takes it.
-    pub fn config(&self) -> Option<MemorySelection> {
+    pub(super) fn config(&self) -> Option<MemorySelection> {
         self.memory_selection.map(|Selection(above)| match above {
             None => MemorySelection::All,
             Some(score) => MemorySelection::Above(score),

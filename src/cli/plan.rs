@@ -12,7 +12,7 @@ use super::proposal_args::GraphArgs;
 use super::{counted, hints, say, text_args};
 use crate::bundle::Bundle;
 use crate::memory::budget::{self, Budget, DetectorUse, Request};
-use crate::memory::{DetectorWorkspace, Plan, Presence, ProposalCost};
+use crate::memory::{DetectorWorkspace, Plan, Presence, ProposalCost, ProposalPlan};
 use crate::proposals::form;
 use crate::proposals::proposer::Proposer;
 use crate::runtime::Engine;
@@ -198,105 +198,14 @@ fn show(planned: &Planned) {
         counted(plan.objects as u64, "object"),
         plan.chunk.min(plan.objects)
     ));
-    let weights = if plan.packed_weights {
-        ""
-    } else {
-        "mapped from their files, not counted"
-    };
-    let bank = format!("{} an object", size::show(plan.bank_bytes_per_object));
-    let workspace = &plan.workspace_bytes;
-    let (proposals, proposal_note) = match plan.proposals {
-        None => (0, String::new()),
-        Some(part) => {
-            let weights = size::show(part.weights_bytes);
-            let why = match part.presence {
-                Presence::Before => format!("with {weights} of weights, before the rest is loaded"),
-                Presence::InTurn => {
-                    format!("with {weights} of weights, not at the same time as the others")
-                }
-                Presence::Loaded => {
-                    format!("work, one graph at a time; {weights} of weights stay loaded")
-                }
-            };
-            let bytes = match part.presence {
-                Presence::Loaded => part.workspace_bytes,
-                _ => part.weights_bytes + part.workspace_bytes,
-            };
-            (bytes, why)
-        }
-    };
-    let (before, text_note) = match plan.detector {
-        None => (0, String::new()),
-        Some(part) => (
-            part.text_encoder_bytes,
-            format!(
-                "with {}, before the rest is loaded",
-                counted(part.texts as u64, "text")
-            ),
-        ),
-    };
-    let weights_of = plan.detector.map_or(0, |part| part.weights_bytes);
-    let detecting = plan.detector.map(|part| part.workspace_bytes);
-    let work = |of: fn(&DetectorWorkspace) -> u64| detecting.as_ref().map_or(0, of);
-    let rows = [
-        ("text_encoder", before, text_note.as_str()),
-        ("weights", plan.weights_bytes, weights),
-        ("detector weights", weights_of, weights),
-        ("shared features", plan.shared_features_bytes, ""),
-        ("bank of memories", plan.bank_bytes, &bank),
-        (
-            "vision_encoder",
-            workspace.vision_encoder,
-            "work, one graph at a time",
-        ),
-        (
-            "memory_attention",
-            workspace.memory_attention,
-            "work, one graph at a time",
-        ),
-        (
-            "mask_decoder",
-            workspace.mask_decoder,
-            "work, one graph at a time",
-        ),
-        (
-            "memory_encoder",
-            workspace.memory_encoder,
-            "work, one graph at a time",
-        ),
-        (
-            "detector images",
-            work(|work| work.vision_encoder),
-            "work, one graph at a time",
-        ),
-        (
-            "detector_features",
-            work(|work| work.features),
-            "work, one graph at a time",
-        ),
-        (
-            "detector",
-            work(|work| work.search),
-            "work, one graph at a time",
-        ),
-        (
-            "detector_masks",
-            work(|work| work.masks),
-            "work, one graph at a time",
-        ),
-        ("proposals", proposals, &proposal_note),
-        ("in use at once", plan.in_use_bytes, "with the largest work"),
-        ("headroom", plan.headroom_bytes, "for gaps between tensors"),
-        ("total", plan.total_bytes, ""),
-    ];
     let mut table = table::new(Style::Plain);
-    for (name, bytes, note) in rows {
+    for (name, bytes, note) in parts(plan) {
         // The processor's arena has no gaps, and few runs have proposals or texts.
         let optional = ["headroom", "proposals", "text_encoder"].contains(&name);
         if (optional || name.starts_with("detector")) && bytes == 0 {
             continue;
         }
-        table.add_row([name, &size::show(bytes), note]);
+        table.add_row([name, &size::show(bytes), &note]);
     }
     table::align_right(&mut table, &[1]);
     say(table::text(&table).trim_end_matches('\n'));
@@ -304,5 +213,67 @@ fn show(planned: &Planned) {
         (Some(why), _) => say(&format!("  does not fit: {why}")),
         (None, Some(limit)) => say(&format!("  fits in {}", size::show(limit))),
         (None, None) => {}
+    }
+}
+
+/// What the plan notes about the working memory of a graph.
+const WORK: &str = "work, one graph at a time";
+
+/// The parts of a plan: name, bytes, note.
+fn parts(plan: &Plan) -> Vec<(&'static str, u64, String)> {
+    let weights = match plan.packed_weights {
+        true => "",
+        false => "mapped from their files, not counted",
+    };
+    let bank = format!("{} an object", size::show(plan.bank_bytes_per_object));
+    let (proposals, proposal_note) = plan.proposals.map_or((0, String::new()), proposal_part);
+    let (before, text_note) = plan.detector.map_or((0, String::new()), |part| {
+        let texts = counted(part.texts as u64, "text");
+        let note = format!("with {texts}, before the rest is loaded");
+        (part.text_encoder_bytes, note)
+    });
+    let detector_weights = plan.detector.map_or(0, |part| part.weights_bytes);
+    let detecting = plan.detector.map(|part| part.workspace_bytes);
+    let work = |of: fn(&DetectorWorkspace) -> u64| detecting.as_ref().map_or(0, of);
+    let workspace = &plan.workspace_bytes;
+    let part = |name, bytes, note: &str| (name, bytes, note.to_owned());
+    vec![
+        part("text_encoder", before, &text_note),
+        part("weights", plan.weights_bytes, weights),
+        part("detector weights", detector_weights, weights),
+        part("shared features", plan.shared_features_bytes, ""),
+        part("memory bank", plan.bank_bytes, &bank),
+        part("vision_encoder", workspace.vision_encoder, WORK),
+        part("memory_attention", workspace.memory_attention, WORK),
+        part("mask_decoder", workspace.mask_decoder, WORK),
+        part("memory_encoder", workspace.memory_encoder, WORK),
+        part("detector images", work(|work| work.vision_encoder), WORK),
+        part("detector_features", work(|work| work.features), WORK),
+        part("detector", work(|work| work.search), WORK),
+        part("detector_masks", work(|work| work.masks), WORK),
+        part("proposals", proposals, &proposal_note),
+        part("in use at once", plan.in_use_bytes, "with the largest work"),
+        part("headroom", plan.headroom_bytes, "for gaps between tensors"),
+        part("total", plan.total_bytes, ""),
+    ]
+}
+
+/// Bytes and note of the graph of proposals.
+fn proposal_part(part: ProposalPlan) -> (u64, String) {
+    let weights = size::show(part.weights_bytes);
+    let both = part.weights_bytes + part.workspace_bytes;
+    match part.presence {
+        Presence::Before => (
+            both,
+            format!("with {weights} of weights, before the rest is loaded"),
+        ),
+        Presence::InTurn => (
+            both,
+            format!("with {weights} of weights, not at the same time as the others"),
+        ),
+        Presence::Loaded => (
+            part.workspace_bytes,
+            format!("{WORK}; {weights} of weights stay loaded"),
+        ),
     }
 }

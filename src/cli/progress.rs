@@ -24,12 +24,12 @@ pub(super) enum Progress {
 
 impl Progress {
     /// Starts to count; `total` is the number of frames, if it is known.
-    pub fn start(total: Option<u64>, quiet: bool) -> Self {
+    pub(super) fn start(total: Option<u64>, quiet: bool) -> Self {
         Self::named("", total, quiet)
     }
 
     /// Starts to count one of several things, which is named before each line.
-    pub fn named(name: &str, total: Option<u64>, quiet: bool) -> Self {
+    pub(super) fn named(name: &str, total: Option<u64>, quiet: bool) -> Self {
         let name = match name {
             "" => String::new(),
             name => format!("{name}: "),
@@ -63,7 +63,7 @@ impl Progress {
     }
 
     /// One frame more is done.
-    pub fn frame(&mut self) {
+    pub(super) fn frame(&mut self) {
         match self {
             Self::Silent => {}
             Self::Bar(bar) => {
@@ -90,7 +90,7 @@ impl Progress {
     }
 
     /// The end, whatever its reason.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         match self {
             Self::Silent => {}
             Self::Bar(bar) => bar.finish_and_clear(),

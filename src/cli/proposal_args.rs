@@ -81,7 +81,7 @@ pub(super) struct ProposalArgs {
 
 impl GraphArgs {
     /// The same as the library takes it; `None` without a graph.
-    pub fn config(&self) -> Option<ProposalGraph> {
+    pub(super) fn config(&self) -> Option<ProposalGraph> {
         Some(ProposalGraph {
             file: self.proposals.clone()?,
             image_size: self.proposal_size,
@@ -92,7 +92,7 @@ impl GraphArgs {
 
 impl ProposalArgs {
     /// The same as the library takes it, with the prompts of the user; `None` without a graph.
-    pub fn config(&self, prompts: Prompts) -> Option<ProposalConfig> {
+    pub(super) fn config(&self, prompts: Prompts) -> Option<ProposalConfig> {
         Some(ProposalConfig {
             graph: self.graph.config()?,
             prompt: match self.proposal_prompts {

@@ -174,7 +174,7 @@ pub(super) struct ObjectArgs<'a> {
 impl ObjectArgs<'_> {
     /// What to track with the bundle in the folder `bundle`. Prompts, texts and proposals exclude each other, but for
     /// proposals with prompts.
-    pub fn objects(&self, flags: &[FlagPrompt], bundle: &Path) -> Result<Objects> {
+    pub(super) fn objects(&self, flags: &[FlagPrompt], bundle: &Path) -> Result<Objects> {
         let has_texts = !self.texts.texts.is_empty();
         let has_proposals = self.proposals.graph.proposals.is_some();
         let prompts = match Prompts::load(flags, self.prompts.prompts.as_deref()) {

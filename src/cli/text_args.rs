@@ -37,13 +37,17 @@ pub(super) struct TextArgs {
 
 impl TextArgs {
     /// Frames from one detection to the next.
-    pub fn every(&self) -> NonZeroUsize {
+    pub(super) fn every(&self) -> NonZeroUsize {
         self.detect_every.unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The same as the library takes it; `None` without a text. `tracker` is the folder of the tracker's bundle, `models`
     /// the folder to search for the detector's.
-    pub fn config(&self, tracker: &Path, models: Option<&Path>) -> Result<Option<TextConfig>> {
+    pub(super) fn config(
+        &self,
+        tracker: &Path,
+        models: Option<&Path>,
+    ) -> Result<Option<TextConfig>> {
         if self.texts.is_empty() {
             return Ok(None);
         }

@@ -29,14 +29,14 @@ pub(super) enum Job {
 
 impl Job {
     /// The first line of the worker's standard input.
-    pub fn line(&self) -> Result<String> {
+    pub(super) fn line(&self) -> Result<String> {
         let mut line = serde_json::to_string(self).context("cannot describe the run")?;
         line.push('\n');
         Ok(line)
     }
 
     /// How a process that does this is started, as the variant `name` of a measurement.
-    pub fn command(&self, name: String) -> Result<VariantCommand> {
+    pub(super) fn command(&self, name: String) -> Result<VariantCommand> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(program);
         command.arg("worker");
@@ -48,7 +48,7 @@ impl Job {
     }
 
     /// Reads the first line of standard input.
-    pub fn read() -> Result<Self> {
+    pub(super) fn read() -> Result<Self> {
         let mut line = String::new();
         std::io::stdin()
             .lock()
@@ -58,7 +58,7 @@ impl Job {
     }
 
     /// Where its graphs run.
-    pub fn provider(&self) -> Provider {
+    pub(super) fn provider(&self) -> Provider {
         let (Self::Run(config) | Self::Bench(config)) = self;
         config.engine.provider
     }

@@ -11,7 +11,7 @@ use crate::bench::report::VariantTiming;
 use crate::session::report::{MeanScores, ModelReport, OBJECTS_BY_ID, RuntimeReport, ScoresReport};
 
 /// A variant whose rounds of one frame took `seconds`.
-pub fn timed(name: &str, seconds: &[f64]) -> VariantReport {
+pub(crate) fn timed(name: &str, seconds: &[f64]) -> VariantReport {
     let frame = |seconds: &f64| {
         vec![Frame {
             seconds: *seconds,
@@ -77,7 +77,7 @@ pub fn timed(name: &str, seconds: &[f64]) -> VariantReport {
 }
 
 /// With a constant IoU with the baseline, on two frames.
-pub fn agreeing(mut variant: VariantReport, iou: f64) -> VariantReport {
+pub(crate) fn agreeing(mut variant: VariantReport, iou: f64) -> VariantReport {
     let per_frame = [0, 1].map(|frame| FrameIou { frame, iou }).to_vec();
     let object = ObjectAgreement {
         object: 1,
@@ -92,7 +92,7 @@ pub fn agreeing(mut variant: VariantReport, iou: f64) -> VariantReport {
     variant
 }
 
-pub fn scored(mut variant: VariantReport, j_and_f: f64) -> VariantReport {
+pub(crate) fn scored(mut variant: VariantReport, j_and_f: f64) -> VariantReport {
     let overall = MeanScores {
         j: j_and_f,
         j_recall: 1.0,
@@ -113,7 +113,7 @@ pub fn scored(mut variant: VariantReport, j_and_f: f64) -> VariantReport {
 }
 
 /// With the speedups that follow from the times.
-pub fn report(mut variants: Vec<VariantReport>) -> Vec<VariantReport> {
+pub(crate) fn report(mut variants: Vec<VariantReport>) -> Vec<VariantReport> {
     let baseline = variants[0].clone();
     for variant in &mut variants[1..] {
         variant.speedup = baseline.time_ratio(variant);
@@ -122,7 +122,10 @@ pub fn report(mut variants: Vec<VariantReport>) -> Vec<VariantReport> {
 }
 
 /// With what it found of the baseline's objects.
-pub fn finding(mut variant: VariantReport, [found, missed, extra]: [u64; 3]) -> VariantReport {
+pub(crate) fn finding(
+    mut variant: VariantReport,
+    [found, missed, extra]: [u64; 3],
+) -> VariantReport {
     variant.found_objects = Some(FoundComparison {
         found,
         missed,

@@ -23,13 +23,13 @@ pub(super) struct Key(Sha256);
 
 impl Key {
     /// Adds a value under a name.
-    pub fn add(&mut self, name: &str, value: &str) {
+    pub(super) fn add(&mut self, name: &str, value: &str) {
         // With its length, so that one value cannot look like two.
         self.0.update(format!("{name} {} {value}\n", value.len()));
     }
 
     /// The key so far, as hexadecimal digits.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut text = hex(&self.0.clone().finalize());
         text.truncate(DIGITS);
         text

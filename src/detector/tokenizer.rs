@@ -44,7 +44,7 @@ pub enum TextError {
 }
 
 /// Turns texts into tokens, as the reference's `CLIPTokenizer` does.
-pub struct TextTokenizer {
+pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
     max_tokens: usize,
 }
@@ -54,7 +54,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`].
-    pub fn open(file: &Path, max_tokens: usize) -> Result<Self, TextError> {
+    pub(super) fn open(file: &Path, max_tokens: usize) -> Result<Self, TextError> {
         let mut tokenizer = Tokenizer::from_file(file).map_err(|error| TextError::Tokenizer {
             file: file.to_path_buf(),
             reason: error.to_string(),
@@ -76,7 +76,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// A text that is empty, too long, or unreadable.
-    pub fn encode(&self, text: &str) -> Result<Vec<i64>, TextError> {
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<i64>, TextError> {
         if text.trim().is_empty() {
             return Err(TextError::Empty {
                 text: text.to_owned(),

@@ -243,7 +243,7 @@ pub fn write(path: &Path, logits: &ClipLogits) -> Result<(), String> {
     safetensors::serialize_to_file(views, None, path).map_err(|error| wrong(&error))
 }
 
-/// Reads a file that [`write`] wrote.
+/// Reads a file that [`write()`] wrote.
 ///
 /// # Errors
 /// The file cannot be read or lacks a tensor. The text says which.

@@ -29,7 +29,7 @@ pub(super) fn plate_size(number: u64, scale: usize) -> (usize, usize) {
 
 impl Canvas<'_> {
     /// Draws the number on a plate whose upper left corner is given.
-    pub fn number(
+    pub(super) fn number(
         &mut self,
         number: u64,
         left: usize,
@@ -54,7 +54,14 @@ impl Canvas<'_> {
     }
 
     /// Fills a rectangle with one colour; the part outside of the picture is ignored.
-    pub fn fill(&mut self, left: usize, top: usize, wide: usize, high: usize, colour: [u8; 3]) {
+    pub(super) fn fill(
+        &mut self,
+        left: usize,
+        top: usize,
+        wide: usize,
+        high: usize,
+        colour: [u8; 3],
+    ) {
         let right = (left + wide).min(self.width);
         for y in top..(top + high).min(self.height) {
             for x in left..right {

@@ -12,7 +12,7 @@ use ffmpeg_next::decoder::Opened;
 use ffmpeg_next::{Error, ffi};
 
 /// Prepares FFmpeg for the whole process, once: it prints nothing from then on.
-pub fn init() {
+pub(super) fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // The texts of FFmpeg's error codes; without devices nothing else is set up, so it cannot fail.
@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// Takes the first error that FFmpeg logged on this thread since the last call.
-pub fn take_message() -> Option<String> {
+pub(super) fn take_message() -> Option<String> {
     MESSAGE.with(|slot| slot.try_borrow_mut().ok()?.take())
 }
 
@@ -104,11 +104,11 @@ unsafe extern "C" fn keep_message(
 /// The first error that one decoder logged, on any of its threads.
 ///
 /// It must be dropped after the decoder that it is attached to.
-pub struct DecoderMessages(Box<Slot>);
+pub(super) struct DecoderMessages(Box<Slot>);
 
 impl DecoderMessages {
     /// Collects the decoder's errors from now on.
-    pub fn attach(decoder: &mut Opened) -> Self {
+    pub(super) fn attach(decoder: &mut Opened) -> Self {
         let slot = Box::new(Mutex::new(None));
         // SAFETY: the decoder is alive, and FFmpeg leaves this field to its user.
         unsafe { (*decoder.as_mut_ptr()).opaque = (&raw const *slot).cast_mut().cast() };
@@ -116,13 +116,13 @@ impl DecoderMessages {
     }
 
     /// Takes the first error since the last call.
-    pub fn take(&self) -> Option<String> {
+    pub(super) fn take(&self) -> Option<String> {
         self.0.lock().ok()?.take()
     }
 }
 
 /// The text of an error, after the error that FFmpeg logged on this thread, if any.
-pub fn describe(error: Error) -> String {
+pub(super) fn describe(error: Error) -> String {
     let text = error.to_string();
     match take_message() {
         Some(logged) if logged.contains(&text) => logged,
@@ -135,7 +135,7 @@ pub fn describe(error: Error) -> String {
 ///
 /// # Errors
 /// The code is negative.
-pub fn check(code: c_int) -> Result<(), Error> {
+pub(super) fn check(code: c_int) -> Result<(), Error> {
     if code < 0 {
         Err(Error::from(code))
     } else {
@@ -145,7 +145,7 @@ pub fn check(code: c_int) -> Result<(), Error> {
 
 /// The path as an FFmpeg URL: the bytes of the path after `file:`, without which FFmpeg would take
 /// the part before a `:` for a protocol. `None` if the path holds a zero byte.
-pub fn file_url(path: &Path) -> Option<CString> {
+pub(super) fn file_url(path: &Path) -> Option<CString> {
     use std::os::unix::ffi::OsStrExt;
     let mut url = b"file:".to_vec();
     url.extend_from_slice(path.as_os_str().as_bytes());

@@ -9,7 +9,7 @@ use ffmpeg_next::{Error, Rational, Stream};
 use super::ffmpeg;
 
 /// A filter graph with one input and one output of pictures.
-pub struct FilterChain {
+pub(super) struct FilterChain {
     graph: Graph,
 }
 
@@ -20,7 +20,7 @@ impl FilterChain {
     ///
     /// # Errors
     /// FFmpeg's error as text: a filter is missing or refuses its options.
-    pub fn new(
+    pub(super) fn new(
         width: u32,
         height: u32,
         format: Pixel,
@@ -53,7 +53,7 @@ impl FilterChain {
     ///
     /// # Errors
     /// FFmpeg's error as text.
-    pub fn run(&mut self, picture: &mut Video) -> Result<Video, String> {
+    pub(super) fn run(&mut self, picture: &mut Video) -> Result<Video, String> {
         let mut output = Video::empty();
         let mut filter = |name| self.graph.get(name).ok_or(Error::FilterNotFound);
         let mut pass = || {
@@ -68,7 +68,7 @@ impl FilterChain {
 /// Converts decoded frames of one size, pixel format and orientation to RGB, by the filters that
 /// the FFmpeg command builds: rotation by the display matrix, `null`, `format=rgb24`, with bicubic
 /// chroma resampling. FFmpeg reads colour space and range from each frame.
-pub struct RgbConverter {
+pub(super) struct RgbConverter {
     chain: FilterChain,
     geometry: Geometry,
 }
@@ -99,7 +99,7 @@ impl RgbConverter {
     ///
     /// # Errors
     /// FFmpeg's error as text.
-    pub fn new(stream: &Stream<'_>, picture: &Video) -> Result<Self, String> {
+    pub(super) fn new(stream: &Stream<'_>, picture: &Video) -> Result<Self, String> {
         let geometry = Geometry::of(picture);
         let of_stream = || {
             let kind = packet::side_data::Type::DisplayMatrix;
@@ -123,7 +123,7 @@ impl RgbConverter {
     }
 
     /// Whether the graph was built for frames like `picture`.
-    pub fn fits(&self, picture: &Video) -> bool {
+    pub(super) fn fits(&self, picture: &Video) -> bool {
         self.geometry == Geometry::of(picture)
     }
 
@@ -132,7 +132,7 @@ impl RgbConverter {
     ///
     /// # Errors
     /// FFmpeg's error as text.
-    pub fn convert(&mut self, picture: &mut Video) -> Result<(u32, u32, Vec<u8>), String> {
+    pub(super) fn convert(&mut self, picture: &mut Video) -> Result<(u32, u32, Vec<u8>), String> {
         let time = picture.timestamp();
         picture.set_pts(time);
         let mut converted = self.chain.run(picture).map_err(failed)?;

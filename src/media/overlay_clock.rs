@@ -11,7 +11,7 @@ const MAX_TICKS: u32 = 10_000_000;
 const FINE_CLOCK_S: f64 = 1.0 / 90_000.0;
 
 /// Turns the times of frames into ticks.
-pub struct OverlayClock {
+pub(super) struct OverlayClock {
     ticks_per_second: u32,
     ticks_per_frame: i64,
     /// The source's time, in seconds, at tick 0.
@@ -22,7 +22,7 @@ pub struct OverlayClock {
 impl OverlayClock {
     /// A clock for `rate` / `per` frames a second, both above 0. Ticks per second and per frame are
     /// whole numbers, so that a constant rate is exact.
-    pub fn new(rate: u32, per: u32) -> Self {
+    pub(super) fn new(rate: u32, per: u32) -> Self {
         let (ticks_per_second, ticks_per_frame) = if rate > MAX_TICKS {
             let ticks = f64::from(MIN_TICKS) * f64::from(per) / f64::from(rate);
             (MIN_TICKS, (ticks.round() as i64).max(1))
@@ -39,12 +39,12 @@ impl OverlayClock {
     }
 
     /// Ticks in a second.
-    pub fn ticks_per_second(&self) -> u32 {
+    pub(super) fn ticks_per_second(&self) -> u32 {
         self.ticks_per_second
     }
 
     /// Ticks from one frame to the next at the constant rate.
-    pub fn ticks_per_frame(&self) -> i64 {
+    pub(super) fn ticks_per_frame(&self) -> i64 {
         self.ticks_per_frame
     }
 
@@ -53,7 +53,7 @@ impl OverlayClock {
     /// With a time (seconds) it is counted from the first frame's time; a time that differs from a
     /// whole number of frames by no more than the rounding of the source's clock is put right.
     /// Without a time the frame follows one frame after the one before.
-    pub fn tick(&mut self, pts_s: Option<f64>) -> i64 {
+    pub(super) fn tick(&mut self, pts_s: Option<f64>) -> i64 {
         let next = self.last.map_or(0, |last| last + self.ticks_per_frame);
         let tick = match pts_s.filter(|time| time.is_finite()) {
             Some(time) => self.tick_at(time, next),

@@ -12,7 +12,7 @@ use crate::memory::{
 use crate::runtime::{Engine, Provider};
 use crate::tracker::{ModelSpec, Prompt, TrackError};
 
-pub use crate::memory::over_limit::OverLimit;
+pub(crate) use crate::memory::over_limit::OverLimit;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub(crate) struct DetectorUse<'a> {
 
 impl<'a> DetectorUse<'a> {
     /// The detector of the tracker's own bundle, or of another.
-    pub fn with(bundle: &'a Bundle, other: Option<&'a Bundle>, texts: usize) -> Self {
+    pub(crate) fn with(bundle: &'a Bundle, other: Option<&'a Bundle>, texts: usize) -> Self {
         Self {
             bundle: other.unwrap_or(bundle),
             own_images: other.is_some(),
@@ -115,7 +115,11 @@ pub(crate) struct Proposed {
 impl Proposed {
     /// These objects in a clip of `num_frames` frames. Those of later frames may come at once or one by one: the plan
     /// assumes that they are tracked together and remembered one by one, which takes most.
-    pub fn groups(&self, bundle: &Bundle, num_frames: usize) -> Result<Vec<Group>, TrackError> {
+    pub(crate) fn groups(
+        &self,
+        bundle: &Bundle,
+        num_frames: usize,
+    ) -> Result<Vec<Group>, TrackError> {
         let policy = ModelSpec::of(bundle)?.policy;
         let extent = Extent::new(&policy, 1, num_frames);
         let group = |objects, first| Group {

@@ -96,7 +96,7 @@ impl fmt::Display for OverLimit {
 
 /// What a bundle's estimates start from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Model {
+pub(crate) struct Model {
     /// Side of the image in pixels.
     pub resolution: u32,
     /// Side of a patch in pixels; resolutions are multiples of it.
@@ -107,7 +107,7 @@ pub struct Model {
 
 impl Model {
     /// Reads it from the manifest of a bundle.
-    pub fn of(manifest: &Manifest) -> Self {
+    pub(crate) fn of(manifest: &Manifest) -> Self {
         Self {
             resolution: manifest.resolution,
             patch: (manifest.resolution / manifest.grid.max(1)).max(1),
@@ -118,7 +118,7 @@ impl Model {
 
 /// A plan that does not fit, and what it was made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Refused<'a> {
+pub(crate) struct Refused<'a> {
     /// The smallest plan.
     pub plan: &'a Plan,
     /// What its graphs take.
@@ -145,7 +145,7 @@ pub struct Refused<'a> {
 
 impl Refused<'_> {
     /// The error, with everything that would fit.
-    pub fn over_limit(&self) -> OverLimit {
+    pub(crate) fn over_limit(&self) -> OverLimit {
         let (largest, largest_bytes) = self.plan.largest();
         OverLimit {
             bundle: self.bundle.to_path_buf(),

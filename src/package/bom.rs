@@ -7,7 +7,7 @@ use super::archive::TIME;
 
 /// A part of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Material {
+pub(super) struct Material {
     /// Its name in its registry or distribution.
     pub name: String,
     /// Its version.
@@ -23,7 +23,7 @@ pub struct Material {
 }
 
 /// The document for the package `name`. `digest` is a hash of its contents; it makes the document's namespace unique.
-pub fn document(name: &str, version: &str, digest: &str, materials: &[Material]) -> Value {
+pub(super) fn document(name: &str, version: &str, digest: &str, materials: &[Material]) -> Value {
     let root = "SPDXRef-Package";
     let mut packages = vec![json!({
         "SPDXID": root,

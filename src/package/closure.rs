@@ -27,12 +27,12 @@ const CUDA: [&str; 12] = [
 const DRIVER: [&str; 2] = ["libcuda.so", "libnvidia-ml.so"];
 
 /// Whether a library belongs to the NVIDIA driver, and so is never packed.
-pub fn is_driver(name: &str) -> bool {
+pub(super) fn is_driver(name: &str) -> bool {
     DRIVER.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether a library belongs to CUDA or cuDNN.
-pub fn is_cuda(name: &str) -> bool {
+pub(super) fn is_cuda(name: &str) -> bool {
     CUDA.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -43,7 +43,7 @@ pub fn is_cuda(name: &str) -> bool {
 ///
 /// # Errors
 /// Those of `needs`.
-pub fn close<E>(
+pub(super) fn close<E>(
     start: &BTreeMap<String, Vec<String>>,
     mut needs: impl FnMut(&str, &str) -> Result<Option<Vec<String>>, E>,
 ) -> Result<Closure, E> {
@@ -72,7 +72,7 @@ pub fn close<E>(
 
 /// The result of [`close`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Closure {
+pub(super) struct Closure {
     /// Libraries to pack.
     pub inside: BTreeSet<String>,
     /// Libraries that the system must have.
@@ -81,7 +81,7 @@ pub struct Closure {
 
 /// The places where libraries are searched for.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     first: Vec<PathBuf>,
     system: BTreeMap<String, PathBuf>,
 }
@@ -91,7 +91,7 @@ impl Places {
     ///
     /// # Errors
     /// [`PackageError::Tool`] without `ldconfig`.
-    pub fn new(first: Vec<PathBuf>) -> Result<Self, PackageError> {
+    pub(super) fn new(first: Vec<PathBuf>) -> Result<Self, PackageError> {
         let system = loader_cache::read().ok_or(PackageError::Tool {
             tool: "ldconfig",
             purpose: "lists the system's libraries",
@@ -100,7 +100,7 @@ impl Places {
     }
 
     /// The file of the library `name`.
-    pub fn find(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         let first = self.first.iter().map(|folder| folder.join(name));
         first
             .chain(self.system.get(name).cloned())
@@ -108,7 +108,7 @@ impl Places {
     }
 
     /// Adds the folders of a library's own search path.
-    pub fn learn(&mut self, elf: &Elf, file: &Path) {
+    pub(super) fn learn(&mut self, elf: &Elf, file: &Path) {
         let Some(folder) = file
             .canonicalize()
             .ok()
@@ -126,7 +126,7 @@ impl Places {
 }
 
 /// Whether a library is not packed: glibc, the driver, and without `with_cuda` CUDA's libraries.
-pub fn left_to_the_system(name: &str, with_cuda: bool) -> bool {
+pub(super) fn left_to_the_system(name: &str, with_cuda: bool) -> bool {
     is_glibc(name) || is_driver(name) || (!with_cuda && is_cuda(name))
 }
 

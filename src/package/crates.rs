@@ -6,7 +6,7 @@ use super::error::PackageError;
 
 /// A crate.
 #[derive(Debug, Clone, Copy)]
-pub struct Crate {
+pub(super) struct Crate {
     /// Its name.
     pub name: &'static str,
     /// Its version.
@@ -37,7 +37,7 @@ const VIDEO: &str = "ffmpeg";
 /// # Errors
 /// [`PackageError::CrateLicences`] if the build of this program could not collect them, or if a program with video is asked
 /// for and this one has none.
-pub fn linked(video: bool) -> Result<Vec<Crate>, PackageError> {
+pub(super) fn linked(video: bool) -> Result<Vec<Crate>, PackageError> {
     checked(&CRATES, video)
 }
 
@@ -59,7 +59,7 @@ fn checked(crates: &Crates, video: bool) -> Result<Vec<Crate>, PackageError> {
 }
 
 /// The licences of `crates` in one text, each with the crates that it belongs to.
-pub fn licences(crates: &[Crate]) -> String {
+pub(super) fn licences(crates: &[Crate]) -> String {
     let mut text = String::from("Licences of the Rust crates that are linked into snow-ort.\n");
     for one in crates {
         let _ = write!(text, "\n{} {}: {}", one.name, one.version, one.licence);

@@ -12,7 +12,7 @@ const COMMON: &str = "/usr/share/common-licenses/";
 
 /// An installed Debian package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Installed {
+pub(super) struct Installed {
     /// Its name, without the architecture.
     pub name: String,
     /// Its version.
@@ -25,7 +25,7 @@ pub struct Installed {
 
 impl Installed {
     /// Name and version in words.
-    pub fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         format!("{} {}", self.name, self.version)
     }
 
@@ -40,7 +40,9 @@ impl Installed {
 ///
 /// # Errors
 /// [`PackageError::Tool`] where there is no dpkg, [`PackageError::NoLicence`] for a file that no package owns.
-pub fn owners(files: &BTreeSet<PathBuf>) -> Result<BTreeMap<PathBuf, Installed>, PackageError> {
+pub(super) fn owners(
+    files: &BTreeSet<PathBuf>,
+) -> Result<BTreeMap<PathBuf, Installed>, PackageError> {
     if files.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -118,7 +120,10 @@ fn parse_show(text: &str) -> BTreeMap<String, Installed> {
 ///
 /// # Errors
 /// [`PackageError::Read`] if a package has no copyright file: a library with an unknown licence must not be packed.
-pub fn licences(packages: &BTreeSet<Installed>, folder: &str) -> Result<Vec<Entry>, PackageError> {
+pub(super) fn licences(
+    packages: &BTreeSet<Installed>,
+    folder: &str,
+) -> Result<Vec<Entry>, PackageError> {
     let mut entries = Vec::new();
     let mut common = BTreeSet::new();
     for package in packages {

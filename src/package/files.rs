@@ -39,7 +39,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Adds a file.
-    pub fn add(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: Entry) {
         self.entries.insert(entry.path.clone(), entry);
     }
 
@@ -53,7 +53,7 @@ impl Files {
     }
 
     /// Adds a text that this program wrote.
-    pub fn text(&mut self, path: &str, text: String) {
+    pub(super) fn text(&mut self, path: &str, text: String) {
         let from = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
         self.bytes(path, false, &from, text.into_bytes());
     }
@@ -62,7 +62,7 @@ impl Files {
     ///
     /// # Errors
     /// [`PackageError::Elf`].
-    pub fn program(&mut self, program: &Program, file: &Path) -> Result<(), PackageError> {
+    pub(super) fn program(&mut self, program: &Program, file: &Path) -> Result<(), PackageError> {
         let from = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
         let stripped = elf::stripped(&program.bytes).map_err(PackageError::elf(file))?;
         self.bytes(PROGRAM, true, &from, stripped);
@@ -76,7 +76,7 @@ impl Files {
     ///
     /// # Errors
     /// The file cannot be read or changed, or is not the one that its wheel lists.
-    pub fn library(
+    pub(super) fn library(
         &mut self,
         name: &str,
         library: &Library,
@@ -109,7 +109,7 @@ impl Files {
     ///
     /// # Errors
     /// A bundle is damaged, or two folders have the same name.
-    pub fn bundles(
+    pub(super) fn bundles(
         &mut self,
         dirs: &[PathBuf],
         step: &mut impl FnMut(&str),
@@ -155,7 +155,7 @@ impl Files {
     ///
     /// # Errors
     /// A licence cannot be read.
-    pub fn licences(
+    pub(super) fn licences(
         &mut self,
         recipe: &Recipe,
         crates: &[Crate],
@@ -198,7 +198,7 @@ impl Files {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn finish(
+    pub(super) fn finish(
         mut self,
         mut manifest: Manifest,
         materials: &[Material],

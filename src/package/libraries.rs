@@ -51,7 +51,7 @@ pub(super) struct Libraries {
 
 impl Libraries {
     /// The package, wheel or build that a library belongs to, in words.
-    pub fn part(&self, library: &Library) -> String {
+    pub(super) fn part(&self, library: &Library) -> String {
         match &library.origin {
             Origin::Wheel(distribution) => distribution.title(),
             Origin::Ffmpeg(version) => format!("ffmpeg {version}"),
@@ -64,13 +64,13 @@ impl Libraries {
     }
 
     /// Whether FFmpeg is among them.
-    pub fn have_video(&self) -> bool {
+    pub(super) fn have_video(&self) -> bool {
         let mut names = self.inside.keys();
         names.any(|name| name.starts_with("libavcodec."))
     }
 
     /// Version of the FFmpeg that scripts/build-ffmpeg built; `None` if it is the system's.
-    pub fn ffmpeg(&self) -> Option<&str> {
+    pub(super) fn ffmpeg(&self) -> Option<&str> {
         let mut all = self.inside.values();
         all.find_map(|library| match &library.origin {
             Origin::Ffmpeg(version) => Some(version.as_str()),

@@ -16,7 +16,7 @@ pub(super) enum Json {
 
 impl Json {
     /// The kind of value, in words.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool => "true or false",
@@ -28,7 +28,7 @@ impl Json {
     }
 
     /// A number as it is written, or the kind of another value.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         match self {
             Self::Whole(number) => number.to_string(),
             Self::Number(number) => number.to_string(),

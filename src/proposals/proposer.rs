@@ -43,7 +43,7 @@ impl Proposer {
     ///
     /// # Errors
     /// A file that is no ONNX, or a graph of another form.
-    pub fn open(
+    pub(crate) fn open(
         path: &Path,
         digest: String,
         image_size: Option<u32>,
@@ -70,7 +70,7 @@ impl Proposer {
     ///
     /// # Errors
     /// A graph that cannot run.
-    pub fn measure(
+    pub(crate) fn measure(
         &mut self,
         again: bool,
         mem_limit: Option<u64>,
@@ -98,7 +98,7 @@ impl Proposer {
     ///
     /// # Errors
     /// [`ProposalError::OverLimit`] for a graph that does not fit in the limit; a graph that cannot run.
-    pub fn first(
+    pub(crate) fn first(
         &self,
         frame: &Frame,
         options: &ProposalOptions,

@@ -26,7 +26,7 @@ pub(super) struct Crop {
 impl Crop {
     /// One pixel wider than `bounds`, within the frame: an outline lies up to one pixel left of and above its mask, and
     /// with an empty row and column below and to the right the frame's border rules hold for the crop's border as well.
-    pub fn around([x1, y1, x2, y2]: [usize; 4], (width, height): (usize, usize)) -> Self {
+    pub(super) fn around([x1, y1, x2, y2]: [usize; 4], (width, height): (usize, usize)) -> Self {
         Self {
             x1: x1.saturating_sub(1),
             y1: y1.saturating_sub(1),
@@ -37,7 +37,7 @@ impl Crop {
     }
 
     /// The outline of `object` in the label map `map` where `judge` does not say that pixels are ignored.
-    pub fn outline(&self, map: &[u16], judge: &[u16], object: u16) -> Mask {
+    pub(super) fn outline(&self, map: &[u16], judge: &[u16], object: u16) -> Mask {
         let (width, height) = (self.x2 - self.x1, self.y2 - self.y1);
         let mut mask = Mask::empty(width as u32, height as u32);
         let rows = mask.pixels_mut().chunks_exact_mut(width.max(1));

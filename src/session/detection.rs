@@ -29,7 +29,7 @@ const MASK_SHARE: f32 = 0.5;
 /// What to detect in which images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetectionConfig {
+pub(crate) struct DetectionConfig {
     /// Images, in the order of the results.
     pub images: Vec<PathBuf>,
     /// The folder of a bundle with a detector.
@@ -61,7 +61,7 @@ pub struct DetectionConfig {
 
 /// A box around an example.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ExampleBox {
+pub(crate) struct ExampleBox {
     /// x1, y1, x2, y2 in pixels of the image.
     pub corners: [f32; 4],
     /// Whether things like its content are meant; otherwise they are not.
@@ -70,7 +70,7 @@ pub struct ExampleBox {
 
 /// The detections of all images.
 #[derive(Debug)]
-pub struct Detections {
+pub(crate) struct Detections {
     /// What `detections.json` holds.
     pub file: CocoFile,
     /// The output folder.
@@ -88,7 +88,7 @@ pub struct Detections {
 /// Why nothing can be detected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DetectionError {
+pub(crate) enum DetectionError {
     /// Examples in several images.
     #[error("a box stands in one image, but there are {images}; give one image")]
     SeveralImages {
@@ -132,7 +132,7 @@ impl<E: Into<SessionError>> From<E> for DetectionError {
 ///
 /// # Errors
 /// [`DetectionError`]; nothing is kept then.
-pub fn detect(
+pub(crate) fn detect(
     config: &DetectionConfig,
     unfinished: &Unfinished,
     observer: &mut dyn Observer,

@@ -18,7 +18,7 @@ pub(crate) enum Model {
 
 impl Model {
     /// One frame through it.
-    pub fn step(&mut self) -> &mut dyn Step {
+    pub(crate) fn step(&mut self) -> &mut dyn Step {
         match self {
             Self::Tracker(tracker) => tracker.as_mut(),
             Self::TextTracker(follower) => follower.as_mut(),
@@ -26,7 +26,7 @@ impl Model {
     }
 
     /// Reserves `bytes` of the arena.
-    pub fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
         match self {
             Self::Tracker(tracker) => tracker.reserve(bytes),
             Self::TextTracker(follower) => follower.reserve(bytes),
@@ -34,7 +34,7 @@ impl Model {
     }
 
     /// What the arena holds and held, in bytes.
-    pub fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
+    pub(crate) fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         match self {
             Self::Tracker(tracker) => tracker.arena_stats(),
             Self::TextTracker(follower) => follower.arena_stats(),
@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// The tracker of objects, with its times and memory.
-    pub fn tracker(&self) -> &Tracker {
+    pub(crate) fn tracker(&self) -> &Tracker {
         match self {
             Self::Tracker(tracker) => tracker,
             Self::TextTracker(follower) => follower.tracker(),

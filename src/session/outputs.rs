@@ -33,7 +33,10 @@ impl Outputs {
     /// # Errors
     ///
     /// Something exists and may not be replaced, or cannot be written to.
-    pub fn create(config: &OutputConfig, unfinished: &Unfinished) -> Result<Self, OutputError> {
+    pub(super) fn create(
+        config: &OutputConfig,
+        unfinished: &Unfinished,
+    ) -> Result<Self, OutputError> {
         let run = StagedDir::create(&config.dir, Content::Run, config.overwrite, unfinished)?;
         let logits = match &config.logits {
             Some(dir) => Some(StagedDir::create(
@@ -68,7 +71,7 @@ impl Outputs {
     }
 
     /// Where everything will be after [`Outputs::place`].
-    pub fn targets(&self, status: Status) -> Placed {
+    pub(super) fn targets(&self, status: Status) -> Placed {
         let beside = self.kept_apart(status).then_some(status.as_str());
         let dir = |staged: &StagedDir| match beside {
             Some(label) => staged.beside(label),
@@ -91,7 +94,7 @@ impl Outputs {
     /// # Errors
     ///
     /// Something cannot be moved; the rest is in its place then.
-    pub fn place(self, status: Status) -> Result<Placed, OutputError> {
+    pub(super) fn place(self, status: Status) -> Result<Placed, OutputError> {
         let beside = self.kept_apart(status);
         let label = status.as_str();
         // One that cannot be placed is no reason to lose the others: all are tried before the first error is returned.
@@ -124,7 +127,7 @@ impl Outputs {
     }
 
     /// A message about staged files in terms of the names that the user gave.
-    pub fn in_final_names(&self, message: &str) -> String {
+    pub(super) fn in_final_names(&self, message: &str) -> String {
         let mut names = vec![(self.run.path(), self.run.dir())];
         if let Some(dir) = &self.logits {
             names.push((dir.path(), dir.dir()));

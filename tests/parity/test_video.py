@@ -211,7 +211,7 @@ def test_wrong_uses_are_refused(workshop):
     bundle = workshop.bundle(workshop.video_checkpoint(SEED, SIZE), SIZE, "fp32", "tracker,detector")
     for arguments, words in (
         (["--text", "bear", "--box", "1,1,9,9"], ["--text", "--box"]),
-        (["--text", "bear", "--gt", "nowhere"], ["--gt nowhere"]),
+        (["--text", "bear", "--gt", "nowhere"], ["the ground truth nowhere"]),
         (["--text", "bear", "--follow", "patience=3"], ["patience", "hotstart_delay"]),
         (["--text", "bear", "--follow", "hotstart_delay=long"], ["hotstart_delay", "number", "long"]),
         (["--text", " "], ["empty"]),

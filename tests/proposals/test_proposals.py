@@ -175,5 +175,5 @@ def test_a_limit_bounds_looks_too(tmp_path):
     refused = ["--model", BUNDLE, "--proposals", large, "--out", out, "--mem-limit", look_bytes(again) // 2]
     done = run(tmp_path, "run", tmp_path / "clip", *refused)
     assert done.returncode == 2
-    assert "a look at images of 1280 px needs" in done.stderr
+    assert "a run on images of 1280 px needs" in done.stderr
     assert not out.exists()

@@ -128,7 +128,7 @@ pub(in crate::cli) struct AbArgs {
 
 impl AbArgs {
     /// Whether each variant finds its objects itself, so that prompts say nothing of them.
-    pub fn finds(&self) -> bool {
+    pub(crate) fn finds(&self) -> bool {
         !self.text.texts.is_empty() || self.proposals.graph.proposals.is_some()
     }
 }
@@ -139,7 +139,7 @@ impl AbArgs {
     ///
     /// # Errors
     /// Settings of the variant that say nothing here, a parameter that does not exist, or no bundle for the detector.
-    pub fn config_of(
+    pub(crate) fn config_of(
         &self,
         variant: &Variant,
         manifest: &Manifest,

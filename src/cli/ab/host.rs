@@ -24,7 +24,7 @@ pub(super) struct Missing(Arc<Mutex<Vec<String>>>);
 
 impl Missing {
     /// All parts of a comparison of these variants.
-    pub fn begin<'a>(&self, variants: impl Iterator<Item = &'a str>) {
+    pub(super) fn begin<'a>(&self, variants: impl Iterator<Item = &'a str>) {
         let rest = [TIMING.to_owned(), REPORT.to_owned()];
         let parts = variants.map(run_of).chain(rest);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = parts.collect();
@@ -35,7 +35,7 @@ impl Missing {
         parts.retain(|known| known != part);
     }
 
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts.join(", ")
     }

@@ -26,7 +26,7 @@ pub(super) struct Title {
 }
 
 impl Title {
-    pub fn plain(text: &str) -> Self {
+    pub(super) fn plain(text: &str) -> Self {
         Self {
             swatch: None,
             text: text.to_owned(),
@@ -45,7 +45,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub fn plain(head: Title, cells: Vec<Cell>) -> Self {
+    pub(super) fn plain(head: Title, cells: Vec<Cell>) -> Self {
         Self {
             head,
             baseline: false,
@@ -73,7 +73,7 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Text, or `-` without one.
-    pub fn or_dash(text: Option<String>) -> Self {
+    pub(super) fn or_dash(text: Option<String>) -> Self {
         Self::Text(text.unwrap_or_else(|| "-".to_owned()))
     }
 }
@@ -95,7 +95,7 @@ impl HtmlSafe for Swatch {}
 
 impl Swatch {
     /// The square of the object with this number.
-    pub fn of_object(number: u32) -> Self {
+    pub(super) fn of_object(number: u32) -> Self {
         Self::Object(object_colour(number))
     }
 }

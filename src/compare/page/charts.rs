@@ -54,7 +54,7 @@ pub(super) struct Series<'a> {
 
 impl Lines {
     /// Plots `series` over `frames` frames. `what` describes them for screen readers.
-    pub fn new(series: &[Series<'_>], frames: u64, what: &str) -> Self {
+    pub(super) fn new(series: &[Series<'_>], frames: u64, what: &str) -> Self {
         let values = series.iter().flat_map(|one| &one.points);
         let min = values.map(|(_, value)| *value).fold(0.9_f64, f64::min);
         // A multiple of 0.1, so that marks have one digit.
@@ -187,7 +187,7 @@ pub(super) struct SampleRow {
 
 impl Samples {
     /// Plots `rows`; `value_text` writes a value for people.
-    pub fn new(rows: Vec<SampleRow>, value_text: impl Fn(f64) -> String) -> Self {
+    pub(super) fn new(rows: Vec<SampleRow>, value_text: impl Fn(f64) -> String) -> Self {
         let all = rows.iter().flat_map(|row| row.rounds.iter().flatten());
         let end = all.copied().fold(1e-12, f64::max) * 1.02;
         Self {

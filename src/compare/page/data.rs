@@ -32,7 +32,11 @@ pub(super) struct Shown<'a> {
 
 impl<'a> Data<'a> {
     /// `pictures` are those of `report.shown`, in the same order.
-    pub fn new(report: &'a AbReport, numbers: Option<&Numbers>, pictures: &'a [Picture]) -> Self {
+    pub(super) fn new(
+        report: &'a AbReport,
+        numbers: Option<&Numbers>,
+        pictures: &'a [Picture],
+    ) -> Self {
         let frames = report.shown.iter().zip(pictures);
         Self {
             sources: sources(report, pictures),
@@ -43,7 +47,7 @@ impl<'a> Data<'a> {
     }
 
     /// The JSON as the content of a script element, which ends at `</` and must not contain `<!--`.
-    pub fn json(&self) -> String {
+    pub(super) fn json(&self) -> String {
         serde_json::to_string(self)
             .unwrap_or_default()
             .replace("</", "<\\/")

@@ -48,7 +48,7 @@ impl OrtGraph {
     }
 
     /// The result of a graph in an arena, or [`GraphError::ArenaFull`] if the arena went over its limit meanwhile.
-    pub fn within<T>(
+    pub(super) fn within<T>(
         role: &str,
         arena: &Arena,
         result: Result<T, GraphError>,
@@ -138,12 +138,12 @@ impl Graph for InArena {
 }
 
 impl OrtGraph {
-    pub fn signature(&self) -> Signature {
+    pub(super) fn signature(&self) -> Signature {
         let (inputs, outputs) = (ports(self.session.inputs()), ports(self.session.outputs()));
         Signature { inputs, outputs }
     }
 
-    pub fn run(
+    pub(super) fn run(
         &mut self,
         inputs: &[(&str, &Tensor)],
         outputs: &[&str],

@@ -12,6 +12,7 @@ struct Value(DynTensor);
 // SAFETY: an OrtValue is reference counted inside the library, and its data is not written after a run returned it, except for
 // outputs that `Graph::keep_outputs` names: its caller does not use them any more when the graph runs again.
 unsafe impl Send for Value {}
+// SAFETY: as above: nothing writes to the data while it is shared.
 unsafe impl Sync for Value {}
 
 pub(super) fn element_of(element: TensorElementType) -> Option<Element> {
