@@ -15,7 +15,7 @@ fn error(path: &Path) -> MediaError {
 ///
 /// # Errors
 /// [`MediaError::WithoutVideo`].
-pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     Err(error(path))
 }
 
@@ -23,7 +23,7 @@ pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
 ///
 /// # Errors
 /// [`MediaError::WithoutVideo`].
-pub fn count_frames_up_to(path: &Path, _limit: usize) -> Result<usize, MediaError> {
+pub(crate) fn count_frames_up_to(path: &Path, _limit: usize) -> Result<usize, MediaError> {
     Err(error(path))
 }
 
