@@ -20,7 +20,7 @@ from .precision import PRECISIONS
 INTRODUCTION = """# Measurements
 
 Each section was written by the command in it. snow-ort and the unpatched PyTorch reference (`transformers`, not
-compiled) run in turn, in processes of their own, on the same frames, prompts and threads. Times are medians with
+compiled) alternate in separate processes, on the same frames, prompts and threads. Times are medians with
 quartiles, from the resized image to the low-resolution masks and memories of all objects. A ratio is snow-ort's time
 divided by the reference's: the median of the rounds' ratios with its 95% interval; below 1 is faster. "resident" is the
 peak of the whole process, "arena" the peak of what graphs take, "first mask" the time from the start of the process to

@@ -1,4 +1,4 @@
-//! A bundle as a variant of a measurement, in a process of its own: speaks [`protocol`](super::protocol).
+//! A bundle as a variant of a measurement, in a separate process: speaks [`protocol`](super::protocol).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};

@@ -29,7 +29,7 @@ use crate::session::config::{Objects, distinct};
 use crate::table::Style;
 
 const BENCH_HELP: &str = "\
-Every variant is a process of its own and tracks the same frames and prompts: --warm frames, until its memory bank is full, \
+Every variant is a separate process and tracks the same frames and prompts: --warm frames, until its memory bank is full, \
 then --block frames in each of --rounds rounds, in alternating order. A time is that of the model: from the resized image to \
 low-resolution masks and memories, without decoding and writing. The tables show medians with quartiles; a ratio is the \
 median of the rounds' ratios with its 95% interval, and below 1 is faster. Bundles are compared with the programs of \
@@ -51,7 +51,7 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     pub text: TextArgs,
 
-    /// Numbers of objects to follow, each a measurement of its own
+    /// Numbers of objects to track; each is measured separately
     #[arg(long, value_name = "N,N,…", conflicts_with = "texts", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = one_or_more)]
     pub objects: Vec<NonZeroUsize>,
 

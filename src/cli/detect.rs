@@ -6,8 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::args::{EngineArgs, share};
-use super::progress::Progress;
-use super::run::warn;
+use super::progress::Terminal;
 use super::say;
 use super::signals::Interrupt;
 use crate::bundle::locate;
@@ -16,7 +15,6 @@ use crate::media::images;
 use crate::output::Unfinished;
 use crate::prompts::parse_exemplar;
 use crate::session::detection::{DetectionConfig, Detections, ExampleBox, detect};
-use crate::session::{Note, Observer};
 use crate::size;
 use crate::words::counted;
 
@@ -131,43 +129,12 @@ impl DetectArgs {
     }
 }
 
-/// Progress and warnings on the terminal.
-struct Terminal {
-    quiet: bool,
-    progress: Option<Progress>,
-}
-
-impl Observer for Terminal {
-    fn begin(&mut self, images: Option<u64>) {
-        self.progress = Some(Progress::start(images, self.quiet));
-    }
-
-    fn image(&mut self) {
-        if let Some(progress) = &mut self.progress {
-            progress.frame();
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
-    }
-
-    fn note(&mut self, note: &Note) {
-        warn(note);
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &DetectArgs) -> Result<()> {
     let unfinished = Unfinished::default();
     // Nothing is kept of a run that is ended early.
     let _interrupt = Interrupt::install(&unfinished)?;
-    let mut terminal = Terminal {
-        quiet: args.quiet,
-        progress: None,
-    };
+    let mut terminal = Terminal::new(args.quiet);
     let detections = detect(&args.config()?, &unfinished, &mut terminal)?;
     if !args.quiet {
         summarise(&detections);

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{complain, counted};
+use super::{complain, counted, hints};
+use crate::session::{Note, Observer};
+use crate::tracker::FrameResult;
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -110,4 +112,55 @@ fn line(done: u64, total: Option<u64>, elapsed: Duration) -> String {
         }
         _ => format!("{}, {rate:.2} frames/s", counted(done, "frame")),
     }
+}
+
+/// Progress and warnings of a run, or of a detection, on the terminal.
+pub(super) struct Terminal {
+    quiet: bool,
+    progress: Option<Progress>,
+}
+
+impl Terminal {
+    /// Shows warnings, and progress unless `quiet`.
+    pub(super) fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            progress: None,
+        }
+    }
+
+    fn advance(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            progress.frame();
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn begin(&mut self, total: Option<u64>) {
+        self.progress = Some(Progress::start(total, self.quiet));
+    }
+
+    fn frame(&mut self, _result: &FrameResult) {
+        self.advance();
+    }
+
+    fn image(&mut self) {
+        self.advance();
+    }
+
+    fn end(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        warn(note);
+    }
+}
+
+/// A note as a warning, with what to do about it.
+pub(super) fn warn(note: &Note) {
+    complain(&format!("warning: {note}{}", hints::of_note(note.code)));
 }

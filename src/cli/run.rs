@@ -8,18 +8,17 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::args::{EngineArgs, PolicyArgs, PromptArgs, one_or_more};
-use super::progress::Progress;
+use super::progress::Terminal;
 use super::proposal_args::ProposalArgs;
 use super::signals::Interrupt;
+use super::summary;
 use super::text_args::TextArgs;
-use super::{complain, hints, summary};
 use crate::bundle::locate;
 use crate::output::Unfinished;
 use crate::prompts::{FlagPrompt, PromptError, Prompts};
 use crate::session::config::{Objects, OutputConfig};
 use crate::session::report::Status;
-use crate::session::{self, Config, Note, Observer};
-use crate::tracker::FrameResult;
+use crate::session::{self, Config, Observer};
 use crate::words::counted;
 
 // One line for each paragraph: clap wraps them to the terminal.
@@ -219,56 +218,9 @@ pub(super) fn run(args: &RunArgs, flags: &[FlagPrompt]) -> Result<()> {
     // Before anything that may take long: hashing a bundle, or decoding up to a late prompt.
     let interrupt = Interrupt::install(&unfinished)?;
     let config = args.config(flags)?;
-    let mut terminal = Terminal {
-        quiet: args.quiet,
-        progress: None,
-    };
-    execute(config, &unfinished, &interrupt, &mut terminal)
-}
-
-/// Progress and warnings on the terminal.
-struct Terminal {
-    quiet: bool,
-    progress: Option<Progress>,
-}
-
-impl Observer for Terminal {
-    fn begin(&mut self, frames: Option<u64>) {
-        self.progress = Some(Progress::start(frames, self.quiet));
-    }
-
-    fn frame(&mut self, _result: &FrameResult) {
-        if let Some(progress) = &mut self.progress {
-            progress.frame();
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
-    }
-
-    fn note(&mut self, note: &Note) {
-        warn(note);
-    }
-}
-
-/// A note as a warning, with what to do about it.
-pub(super) fn warn(note: &Note) {
-    complain(&format!("warning: {note}{}", hints::of_note(note.code)));
-}
-
-/// Opens and runs a session, and prints its summary.
-fn execute(
-    config: Config,
-    unfinished: &Unfinished,
-    interrupt: &Interrupt,
-    terminal: &mut Terminal,
-) -> Result<()> {
-    let quiet = terminal.quiet;
-    let finished = finish(config, unfinished, interrupt, terminal)?;
-    if let (false, Some(placed)) = (quiet, &finished.placed) {
+    let mut terminal = Terminal::new(args.quiet);
+    let finished = finish(config, &unfinished, &interrupt, &mut terminal)?;
+    if let (false, Some(placed)) = (args.quiet, &finished.placed) {
         summary::show(&finished.report, placed);
     }
     Ok(())

@@ -28,12 +28,12 @@ pub(super) fn show(report: &RunReport, placed: &Placed) {
         counted(report.objects.len() as u64, "object"),
         report.fps
     ));
-    if let Some(looks) = &report.proposals {
+    if let Some(proposals) = &report.proposals {
         say(&format!(
             "found    {} in {} on {}",
-            counted(looks.added, "object"),
-            counted(looks.proposals, "proposal"),
-            counted(looks.looks, "frame")
+            counted(proposals.added, "object"),
+            counted(proposals.proposals, "proposal"),
+            counted(proposals.looks, "frame")
         ));
     }
     for text in &report.texts {

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::run::{finish, warn};
+use super::progress::warn;
+use super::run::finish;
 use super::say;
 use super::signals::Interrupt;
 use crate::bench;
@@ -70,7 +71,7 @@ pub(super) fn run(job: Job) -> Result<()> {
         Job::Bench(config) => {
             let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
             match bench::worker::run(*config, input, output) {
-                // By itself, so that what to do about it is found.
+                // Unwrapped, because hints are found by the type of the session's error.
                 Err(WorkerError::Session(error)) => Err(error.into()),
                 other => Ok(other?),
             }

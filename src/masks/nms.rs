@@ -2,7 +2,7 @@
 
 use super::{BoxIou, PackedMask};
 
-/// At most so many boxes are looked at, those with the best scores, as in Ultralytics.
+/// Most boxes that are compared: those with the best scores, as in Ultralytics.
 const MAX_CANDIDATES: usize = 30_000;
 
 /// Indices from the best score down; of equal scores the earlier one comes first.
@@ -50,7 +50,7 @@ pub fn keep_masks(scores: &[f32], masks: &[PackedMask], max_iou: f32) -> Vec<boo
 pub struct BoxLimits {
     /// A box is dropped if its IoU with a better one exceeds this, 0 to 1.
     pub max_iou: f32,
-    /// At most so many boxes are kept.
+    /// Most boxes that are kept.
     pub max_boxes: usize,
     /// Whether boxes of different classes suppress each other.
     pub class_agnostic: bool,

@@ -1,5 +1,5 @@
 //! COCO's compressed run-length encoding of masks, as pycocotools writes and reads it: lengths of runs of zeros and of
-//! ones in turn, column by column, starting with a (maybe empty) run of zeros.
+//! ones, alternating, column by column, starting with a (maybe empty) run of zeros.
 
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,7 @@ impl Rle {
         Ok(mask)
     }
 
-    /// The lengths of the runs, of zeros and of ones in turn, column by column.
+    /// The lengths of the runs, of zeros and of ones, alternating, column by column.
     ///
     /// # Errors
     /// As [`Rle::decode`].

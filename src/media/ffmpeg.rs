@@ -93,7 +93,7 @@ unsafe extern "C" fn keep_message(
         }
         return;
     }
-    // A thread that is ending has no slot any more; nobody could read the message.
+    // A thread that is ending has no slot any more, and no code reads the message.
     let _ = MESSAGE.try_with(|slot| {
         if let Ok(mut first) = slot.try_borrow_mut() {
             first.get_or_insert_with(|| text.to_owned());

@@ -202,7 +202,7 @@ impl Discovery {
         (now, self.every.map_or(0, |_| room - now))
     }
 
-    /// Frames between two looks; `None` if there is only the first.
+    /// Frames from one run of the graph to the next; `None` if it runs on frame 0 only.
     pub(crate) fn every(&self) -> Option<usize> {
         self.every
     }
@@ -362,12 +362,12 @@ impl Discovery {
         union
     }
 
-    /// What run.json says: the looks, and the prompts that came of them.
+    /// The parts of run.json about proposals: the runs of the graph, and the prompts of new objects.
     pub(super) fn report(&self) -> (ProposalsReport, &[PromptReport]) {
         (self.report.clone(), &self.prompted)
     }
 
-    /// Most that the arena of the first look held, in bytes: at once, and in tensors.
+    /// Most that the arena of the first run held, in bytes: at once, and in tensors.
     pub(super) fn peak(&self) -> Option<(u64, u64)> {
         self.peak
     }

@@ -21,7 +21,7 @@ impl Model {
     pub(crate) fn step(&mut self) -> &mut dyn Step {
         match self {
             Self::Tracker(tracker) => tracker.as_mut(),
-            Self::TextTracker(follower) => follower.as_mut(),
+            Self::TextTracker(tracker) => tracker.as_mut(),
         }
     }
 
@@ -29,7 +29,7 @@ impl Model {
     pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), GraphError> {
         match self {
             Self::Tracker(tracker) => tracker.reserve(bytes),
-            Self::TextTracker(follower) => follower.reserve(bytes),
+            Self::TextTracker(tracker) => tracker.reserve(bytes),
         }
     }
 
@@ -37,7 +37,7 @@ impl Model {
     pub(crate) fn arena_stats(&self) -> Result<Option<ArenaStats>, GraphError> {
         match self {
             Self::Tracker(tracker) => tracker.arena_stats(),
-            Self::TextTracker(follower) => follower.arena_stats(),
+            Self::TextTracker(tracker) => tracker.arena_stats(),
         }
     }
 
@@ -45,7 +45,7 @@ impl Model {
     pub(crate) fn tracker(&self) -> &Tracker {
         match self {
             Self::Tracker(tracker) => tracker,
-            Self::TextTracker(follower) => follower.tracker(),
+            Self::TextTracker(tracker) => tracker.tracker(),
         }
     }
 }

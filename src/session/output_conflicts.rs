@@ -11,6 +11,10 @@ use crate::prompts::Prompts;
 /// What a finished run replaces in its output folder.
 const PARTS: [&str; 3] = ["masks", "tracks.json", "run.json"];
 
+/// The names of the two outputs that are folders.
+const OUTPUT_FOLDER: &str = "the output folder";
+const LOGITS_FOLDER: &str = "the logits folder";
+
 /// Why the outputs of a run would do damage. Each `what` is a thing in words, such as `the overlay`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -96,9 +100,9 @@ struct Read {
 
 /// Outputs of a run with their names in words.
 fn outputs_of(outputs: &OutputConfig) -> Vec<(&'static str, &Path)> {
-    let dir = Some(("the output folder", outputs.dir.as_path()));
+    let dir = Some((OUTPUT_FOLDER, outputs.dir.as_path()));
     let optional = [
-        ("the logits folder", outputs.logits.as_deref()),
+        (LOGITS_FOLDER, outputs.logits.as_deref()),
         ("the overlay", outputs.overlay.as_deref()),
         ("the contact sheet", outputs.contact_sheet.as_deref()),
     ];
@@ -164,7 +168,7 @@ fn check_place(
             path: path.to_path_buf(),
         });
     }
-    let is_dir = path == outputs.dir && what == "the output folder";
+    let is_dir = what == OUTPUT_FOLDER;
     let part = PARTS
         .iter()
         .map(|name| outputs.dir.join(name))
@@ -179,8 +183,8 @@ fn check_place(
     // Results among the files of a bundle would make it another one.
     let model = resolved(bundle);
     let taken = match what {
-        "the output folder" => real == model,
-        "the logits folder" => real.starts_with(&model),
+        OUTPUT_FOLDER => real == model,
+        LOGITS_FOLDER => real.starts_with(&model),
         _ => real.starts_with(&model) && real.exists(),
     };
     if taken {

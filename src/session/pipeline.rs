@@ -21,7 +21,7 @@ const QUEUE: usize = 2;
 pub(crate) struct Images {
     /// `[resolution, resolution, 3]` of the model.
     pub model: Vec<u8>,
-    /// The same at the detector's resolution, on frames on which it takes an image of its own.
+    /// The same at the detector's resolution, on frames on which it takes a separate image.
     pub detector: Option<Vec<u8>>,
 }
 

@@ -62,7 +62,7 @@ struct Context {
 impl Session {
     /// Decodes, tracks and writes until the clip ends, something fails, or `stop` is requested.
     ///
-    /// A run that ended early keeps its complete frames, but does not replace an earlier run: it is put into a folder of its own.
+    /// A run that ended early keeps its complete frames, but does not replace an earlier run: it is put into a separate folder.
     ///
     /// # Errors
     /// [`SessionError::Failed`] if frames are kept, or what made the run end without any.

@@ -141,7 +141,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Verdict> {
 
 /// What the arguments ask for; files of trials go to `folder`.
 fn options(args: &DoctorArgs, folder: &Path) -> Options {
-    // A bundle is optional. The error says where bundles were looked for.
+    // A bundle is optional. The error says which folders were searched.
     let bundle = locate::choose(args.model.as_deref(), args.res, args.models.as_deref())
         .map_err(|error| without_advice(&error.to_string()));
     Options {

@@ -213,7 +213,7 @@ pub struct ProposalsReport {
     pub max_det: usize,
     /// Whether boxes of different classes were compared.
     pub class_agnostic: bool,
-    /// Frames between two looks; null when there was only the first.
+    /// Frames from one run of the graph to the next; null if it ran on frame 0 only.
     pub discover_every: Option<usize>,
     /// A proposal was not new if more than this share of its mask was covered.
     pub covered: f32,
@@ -229,7 +229,7 @@ pub struct ProposalsReport {
     pub left_out: u64,
     /// The first frame on which one was left out.
     pub full_on_frame: Option<u64>,
-    /// Whether the graph stayed loaded between looks.
+    /// Whether the graph stayed loaded between its runs.
     pub stays_loaded: bool,
     /// Times that the graph was loaded, to check its form not counted.
     pub loads: u64,
